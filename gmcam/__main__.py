@@ -1,0 +1,153 @@
+"""The command line: ``python -m gmcam explain photo.jpg``, and what there is to name in it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+TOP = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. 0 when it worked; 2, and one sentence on stderr, when the input is at fault."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.command
+    try:
+        command(options)
+    except (ValueError, OSError) as error:
+        print(f"gmcam: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        return 0
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gmcam", description="Class activation maps, step by step.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    explain = commands.add_parser("explain", help="explain a picture and write the maps as PNG")
+    explain.set_defaults(command=_explain)
+    explain.add_argument("image", type=Path, metavar="IMAGE")
+    explain.add_argument("--network", default="collage-vgg", metavar="NAME")
+    explain.add_argument("--weights", default="DEFAULT", help="name in torchvision's weights enum")
+    explain.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        default=[],
+        metavar="NAME_OR_INDEX",
+        help="may be given several times; the top class without it",
+    )
+    explain.add_argument("--layer", metavar="L", help="see 'gmcam layers'; the last map without it")
+    explain.add_argument("--method", default="gmcam", metavar="M", help="see 'gmcam methods'")
+    explain.add_argument("--out", type=Path, metavar="FILE.png", help="IMAGE-METHOD.png without it")
+
+    commands.add_parser("methods", help="list the methods").set_defaults(command=_methods)
+    commands.add_parser("networks", help="list the networks").set_defaults(command=_networks)
+
+    layers = commands.add_parser("layers", help="list the layers of a network that give maps")
+    layers.set_defaults(command=_layers)
+    layers.add_argument("network", metavar="NETWORK")
+    layers.add_argument("--weights", default="DEFAULT", help="name in torchvision's weights enum")
+
+    train = commands.add_parser("train", help="train an embedded network again")
+    train.set_defaults(command=_train)
+    train.add_argument("name", metavar="NAME")
+    train.add_argument("--out", type=Path, default=Path(), metavar="FOLDER")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--steps", type=int, help="batches; fewer for a quick trial")
+    return parser
+
+
+def _explain(options: argparse.Namespace) -> None:
+    import gmcam
+
+    out = options.out or Path(f"{options.image.stem}-{options.method}.png")
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"the output is a PNG picture; call it {out.with_suffix('.png')}, not {out}")
+    with _written_whole(out) as unfinished:
+        picture = gmcam.open_picture(options.image)
+        network = gmcam.load(options.network, options.weights)
+        targets = [int(name) if name.isdecimal() else name for name in options.classes] or None
+        result = gmcam.explain(network, picture, targets, method=options.method, layer=options.layer)
+        assert result.probabilities is not None  # every network that load gives is a classifier
+        probabilities, indices = result.probabilities[0].topk(min(TOP, len(network.classes)))
+        for probability, index in zip(probabilities.tolist(), indices.tolist(), strict=True):
+            print(f"{probability:7.2%}  {network.class_name(index)}")
+        for index in result.empty.nonzero().flatten().tolist():
+            print(f"the map for {result.label(index)} is empty: nothing at {result.layer} speaks for it")
+        gmcam.show(picture, result).savefig(unfinished, format="png", bbox_inches="tight")
+    print(f"wrote {out}")
+
+
+@contextlib.contextmanager
+def _written_whole(path: Path) -> Iterator[Path]:
+    """A file beside ``path`` to write to, moved there at the end; a failure leaves neither."""
+    if not path.parent.is_dir():
+        raise ValueError(f"the output folder {path.parent} does not exist")
+    if path.is_dir():
+        raise ValueError(f"the output {path} is a folder; name a file in it")
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gmcam-", suffix=path.suffix)
+    except OSError as error:
+        raise ValueError(f"the output folder {path.parent} cannot be written ({error.strerror})") from None
+    os.close(handle)
+    unfinished = Path(name)
+    try:
+        yield unfinished
+        unfinished.chmod(0o644)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from gmcam.methods import METHODS
+
+    for name, entry in METHODS.items():
+        print(f"{name:14} {entry.title:14} {entry.summary}\n{'':14} {'':14} {entry.source}")
+
+
+def _networks(options: argparse.Namespace) -> None:
+    import torchvision.models
+
+    from gmcam.networks import EMBEDDED, load_card, torchvision_names
+    from gmcam.networks.loading import checkpoint
+
+    print("embedded, trained on collage scenes:")
+    for name in EMBEDDED:
+        card: dict[str, Any] = load_card(name)
+        print(f"  {name:20} {card['test_accuracy']:.1%} on the test split, {card['bytes'] / 1e6:.1f} MB")
+    print("torchvision's, trained on ImageNet (* for weights that are on this machine):")
+    for name in torchvision_names():
+        default = torchvision.models.get_model_weights(name).DEFAULT
+        print(f"  {'*' if checkpoint(default).exists() else ' '} {name}")
+
+
+def _layers(options: argparse.Namespace) -> None:
+    import gmcam
+
+    network = gmcam.load(options.network, options.weights)
+    stages = {path: name for name, path in network.layers.items()}
+    default = network.layers[network.default_layer]
+    for path, (channels, height, width) in network.found.shapes.items():
+        note = " ".join([stages.get(path, ""), "(default)" * (path == default)]).strip()
+        print(f"{path:32} {channels:5} x {height:3} x {width:3}  {note}".rstrip())
+
+
+def _train(options: argparse.Namespace) -> None:
+    from gmcam.networks.train import STEPS, train
+
+    card = train(options.name, options.out, options.seed, STEPS if options.steps is None else options.steps)
+    print(f"{card['name']}: {card['test_accuracy']:.1%} of the test split, {card['minutes']} minutes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""Run a network once and keep the feature maps and gradient maps of named layers.
+
+This is Equation 2, ``C_k(i, j) = ∂Y / ∂M_k(i, j)``, and the one file of the project that touches
+hooks. The recipe: parameters stop asking for gradients, the network runs forward, and at the first
+requested layer its output is cut off, made a leaf of the graph and kept. So no graph exists before
+that layer, no gradient of a parameter is computed, and several layers cost one forward and one
+backward pass. Whatever happens, the network is left as it was found.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What one pass left: ``T`` maps, one per target.
+
+    ``logits`` (N, …): the network's output. ``scores`` (T,): what was differentiated.
+    ``target``: (T,) class indices, or the callable that made the scores. ``maps`` and
+    ``gradients``: by layer, (T, K, h, w) each.
+    """
+
+    logits: Tensor
+    scores: Tensor
+    target: Tensor | Callable[[Tensor], Tensor]
+    maps: dict[str, Tensor]
+    gradients: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One module's part in a forward pass: the shape of its output, and how often it ran."""
+
+    name: str
+    kind: type[nn.Module]
+    shape: tuple[int, ...]
+    calls: int
+
+
+def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: Sequence[str] = ()) -> Capture:
+    """Feature maps and gradient maps of ``layers`` for the scores of ``targets``, in one pass.
+
+    ``inputs``: (N, 3, H, W), whatever the module takes. ``targets``: one class index for all
+    pictures; or a sequence or tensor of indices, one per picture; or, for a single picture, any
+    number T of indices, whose T gradients are taken in one batched backward pass; or a callable
+    from the network's output to one scalar per picture, (N,); or None for each picture's top
+    class. ``layers``: dotted module paths.
+
+    The network runs in evaluation mode, whatever its flags. A network whose output is a tuple or a
+    mapping is read by its first tensor; so is a layer's. Callers may be in ``no_grad`` or
+    ``inference_mode``. Afterwards nothing is left behind: no hook, no changed ``requires_grad``,
+    ``.grad`` or training flag.
+
+    Raises ``ValueError`` for a layer that does not exist, is not reached, runs more than once, has
+    no height and width or does not influence the score; for targets that do not fit the output;
+    for scores that are not finite.
+    """
+    if not layers:
+        raise ValueError("capture needs the name of at least one layer")
+    wanted = {name: find_layer(module, name) for name in layers}
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., Any]:
+        def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+            if name in kept:
+                raise ValueError(
+                    f"layer {name!r} runs more than once in a forward pass, so it has no single map; "
+                    "name a module that runs once, such as the block around it"
+                )
+            maps = _first_tensor(output)
+            if maps is None or maps.ndim != 4:
+                shape = None if maps is None else tuple(maps.shape)
+                raise ValueError(
+                    f"layer {name!r} gives output of shape {shape}, without height and width; "
+                    "a layer for maps gives (N, K, h, w)"
+                )
+            if not maps.requires_grad:
+                maps = maps.detach().requires_grad_()
+            kept[name] = maps
+            # The network goes on with a copy: an in-place rectifier cannot spoil what is kept.
+            return _replace_first_tensor(output, maps.clone())
+
+        return hook
+
+    with torch.inference_mode(False), torch.enable_grad(), left_as_found(module):
+        hooks = [layer.register_forward_hook(keep(name)) for name, layer in wanted.items()]
+        try:
+            output = module(inputs.clone() if inputs.is_inference() else inputs.detach())
+        finally:
+            for handle in hooks:
+                handle.remove()
+        for name in layers:
+            if name not in kept:
+                raise ValueError(f"layer {name!r} is not reached in a forward pass")
+        logits = _first_tensor(output)
+        if logits is None:
+            raise ValueError(f"the network's output holds no tensor; it is a {type(output).__name__}")
+        scores, target = _scores(logits, targets)
+        if not torch.isfinite(scores.detach()).all():
+            raise ValueError("the network's scores for the targets are not finite")
+        gradients = _gradients(scores, kept, batched=len(scores) != len(inputs))
+    maps = {name: value.detach().expand_as(gradients[name]) for name, value in kept.items()}
+    return Capture(logits.detach(), scores.detach(), target, maps, gradients)
+
+
+def trace(module: nn.Module, inputs: Tensor) -> tuple[list[Visit], Tensor]:
+    """Run the network once without gradients; the modules in the order they finished, and the output.
+
+    Leaves the network as it was found, like ``capture``. Outputs that are not tensors (or tuples
+    and mappings that start with one) are passed over.
+    """
+    visits: dict[str, Visit] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(layer: nn.Module, _arguments: Any, output: Any) -> None:
+            tensor = _first_tensor(output)
+            if tensor is None:
+                return
+            calls = visits.pop(name).calls + 1 if name in visits else 1
+            visits[name] = Visit(name, type(layer), tuple(tensor.shape), calls)
+
+        return hook
+
+    with torch.inference_mode(False), torch.no_grad(), left_as_found(module):
+        hooks = [m.register_forward_hook(note(name)) for name, m in module.named_modules() if name]
+        try:
+            output = module(inputs)
+        finally:
+            for handle in hooks:
+                handle.remove()
+    logits = _first_tensor(output)
+    if logits is None:
+        raise ValueError(f"the network's output holds no tensor; it is a {type(output).__name__}")
+    return list(visits.values()), logits
+
+
+def find_layer(module: nn.Module, name: str) -> nn.Module:
+    """The submodule at a dotted path; ``ValueError`` with the nearest names where there is none."""
+    modules: dict[str, nn.Module] = dict(module.named_modules())
+    if name and name in modules:
+        return modules[name]
+    near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or list(modules)[1:6]
+    raise ValueError(f"no layer is called {name!r}; the nearest names are {', '.join(near)}")
+
+
+@contextmanager
+def left_as_found(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and frozen parameters inside; every flag as it was outside."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    training = [m for m in module.modules() if m.training]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        for part in training:
+            part.training = False
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        for part in training:
+            part.training = True
+
+
+def _scores(logits: Tensor, targets: Target) -> tuple[Tensor, Tensor | Callable[[Tensor], Tensor]]:
+    """One scalar per target, and the targets as they were understood."""
+    pictures = len(logits)
+    if callable(targets):
+        scores = targets(logits)
+        if not isinstance(scores, Tensor) or scores.shape != (pictures,):
+            shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise ValueError(
+                f"the target function gave {shape}; it gives one scalar per picture, ({pictures},)"
+            )
+        return scores, targets
+    if logits.ndim != 2:
+        raise ValueError(
+            f"the network's output has shape {tuple(logits.shape)}, not (N, classes); "
+            "give the target as a function from that output to one scalar per picture"
+        )
+    if targets is None:
+        indices = logits.detach().argmax(1)
+    else:
+        indices = torch.as_tensor(targets, device=logits.device)
+        if indices.is_floating_point() or indices.dtype == torch.bool or indices.ndim > 1:
+            raise ValueError(f"targets are class indices, one per picture, not {targets!r}")
+        if indices.ndim == 0:
+            indices = indices.expand(pictures)
+    classes = logits.shape[1]
+    if len(indices) == 0 and pictures:
+        raise ValueError("the list of targets is empty; it names at least one class")
+    for index in indices.tolist():
+        if not 0 <= index < classes:
+            raise ValueError(f"class {index} is out of range: the classes are 0 to {classes - 1}")
+    if pictures == 1:
+        return logits[0, indices], indices
+    if len(indices) != pictures:
+        raise ValueError(f"{len(indices)} targets do not fit {pictures} pictures: one target each")
+    return logits[torch.arange(pictures, device=logits.device), indices], indices
+
+
+def _gradients(scores: Tensor, maps: Mapping[str, Tensor], batched: bool) -> dict[str, Tensor]:
+    """Equation 2 for every layer: (T, K, h, w) each."""
+    found: Sequence[Tensor | None] = [None] * len(maps)
+    if scores.requires_grad:
+        if batched:  # one picture, several scores: one row of the identity per score
+            rows = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)
+            found = torch.autograd.grad(
+                scores, list(maps.values()), rows, is_grads_batched=True, allow_unused=True
+            )
+        else:  # pictures do not mix, so the gradient of the sum holds each picture's own
+            found = torch.autograd.grad(scores.sum(), list(maps.values()), allow_unused=True)
+    for name, gradient in zip(maps, found, strict=True):
+        if gradient is None:
+            raise ValueError(f"layer {name!r} does not influence the score")
+    return {
+        name: gradient.squeeze(1) if batched else gradient
+        for name, gradient in zip(maps, found, strict=True)
+        if gradient is not None
+    }
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    """The tensor itself, or the first one inside a tuple, list or mapping."""
+    if isinstance(output, Tensor):
+        return output
+    values: Any = ()
+    if isinstance(output, Mapping):
+        values = output.values()
+    elif isinstance(output, tuple | list):
+        values = output
+    return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def _replace_first_tensor(output: Any, tensor: Tensor) -> Any:
+    """The same structure with another first tensor."""
+    if isinstance(output, Tensor):
+        return tensor
+    pairs = output.items() if isinstance(output, Mapping) else enumerate(output)
+    position = next(key for key, value in pairs if isinstance(value, Tensor))
+    if isinstance(output, Mapping):
+        changed: dict[Any, Any] = {**output, position: tensor}
+        return type(output)(changed)  # type: ignore[call-arg]  # mappings of networks take a dict
+    if hasattr(output, "_replace"):  # a named tuple
+        return output._replace(**{output._fields[position]: tensor})
+    return type(output)([*output[:position], tensor, *output[position + 1 :]])

@@ -1,0 +1,110 @@
+"""Equations 1 and 3–6 of Fahim et al. (2022), and the class map of Zhou et al. (2016).
+
+Every function takes tensors of one layer and gives tensors; no network, no picture. Throughout,
+
+- ``M`` is the stack of feature maps, shape (N, K, h, w): N pictures, K channels, h × w cells;
+- ``C`` is the stack of gradient maps, same shape: ``C[n, k, i, j] = ∂Y[n] / ∂M[n, k, i, j]`` for the
+  class score ``Y`` (the logit, before softmax); Equation 2, computed by ``gmcam.capture``.
+
+Any floating-point dtype and device; everything is differentiable. Units: ``M`` is in activation
+units, ``C`` in logits per activation unit, so a product of the two is in logits.
+
+Sources: Fahim, Saqib, Siam, Jung: *Rethinking Gradient Weight's Influence over Saliency Map
+Estimation*, Sensors 22(17):6516, 2022, doi:10.3390/s22176516. Zhou, Khosla, Lapedriza, Oliva,
+Torralba: *Learning Deep Features for Discriminative Localization*, CVPR 2016.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def aggregated_map(M: Tensor) -> Tensor:
+    """Equation 1: ``A = Σ_k M_k``; (N, K, h, w) → (N, h, w).
+
+    Raises ``ValueError`` where ``M`` is not (N, K, h, w).
+    """
+    _check_maps("M", M)
+    return M.sum(1)
+
+
+def channel_weights(C: Tensor) -> Tensor:
+    """Equation 3: ``λ_k = (1/Z) Σ_ij C_k(i, j)`` with Z = h·w; (N, K, h, w) → (N, K).
+
+    Raises ``ValueError`` where ``C`` is not (N, K, h, w).
+    """
+    _check_maps("C", C)
+    return C.mean((2, 3))
+
+
+def class_map(M: Tensor, weights: Tensor) -> Tensor:
+    """CAM: ``Σ_k w_k M_k``, not rectified; (N, K, h, w) and (N, K) or (K,) → (N, h, w).
+
+    ``weights`` is the row of the class in the linear layer that follows global average pooling;
+    in such a network ``mean(class_map) + bias`` is the logit. Raises ``ValueError`` where the
+    shapes do not fit.
+    """
+    _check_maps("M", M)
+    if weights.shape not in (M.shape[:2], M.shape[1:2]):
+        raise ValueError(
+            f"weights of shape {tuple(weights.shape)} do not fit M of shape {tuple(M.shape)}: "
+            f"one weight per channel is {tuple(M.shape[:2])} or {tuple(M.shape[1:2])}"
+        )
+    return torch.einsum("nk,nkhw->nhw", weights.expand(M.shape[:2]), M)
+
+
+def grad_cam(M: Tensor, C: Tensor) -> Tensor:
+    """Equation 4, Grad-CAM: ``S = ReLU(Σ_k λ_k M_k)``; two (N, K, h, w) → (N, h, w).
+
+    Raises ``ValueError`` where the shapes differ or are not (N, K, h, w).
+    """
+    _check_pair(M, C)
+    return class_map(M, channel_weights(C)).relu()
+
+
+def hires_cam(M: Tensor, C: Tensor) -> Tensor:
+    """HiResCAM: ``Σ_k C_k ⊙ M_k``, not rectified; two (N, K, h, w) → (N, h, w).
+
+    Each cell is weighted by its own gradient, where Grad-CAM weights it by the channel's mean.
+    Source: Draelos and Carin, arXiv:2011.08891. Raises ``ValueError`` where the shapes differ or
+    are not (N, K, h, w).
+    """
+    _check_pair(M, C)
+    return torch.einsum("nkhw,nkhw->nhw", C, M)
+
+
+def guidance_map(M: Tensor, C: Tensor) -> Tensor:
+    """Equation 5, the global guidance map: ``GM = ReLU(Σ_k C_k ⊙ M_k)``; → (N, h, w).
+
+    It is HiResCAM, rectified. Raises ``ValueError`` where the shapes differ or are not
+    (N, K, h, w).
+    """
+    return hires_cam(M, C).relu()
+
+
+def gmcam(M: Tensor, C: Tensor) -> Tensor:
+    """Equation 6, guided aggregation: ``S = ReLU(Σ_k λ_k (GM ⊙ M_k))``; → (N, h, w).
+
+    ``GM ≥ 0`` is the same for every channel, so ``S = GM ⊙ ReLU(Σ_k λ_k M_k)``: guidance map times
+    Grad-CAM, cell by cell. The sum is written here as the article writes it; the identity is a
+    test. Raises ``ValueError`` where the shapes differ or are not (N, K, h, w).
+    """
+    guided = guidance_map(M, C).unsqueeze(1) * M
+    return class_map(guided, channel_weights(C)).relu()
+
+
+def _check_maps(name: str, maps: Tensor) -> None:
+    if maps.ndim != 4:
+        raise ValueError(f"{name} has shape {tuple(maps.shape)}; feature maps are (N, K, h, w)")
+    if 0 in maps.shape[1:]:
+        raise ValueError(f"{name} has shape {tuple(maps.shape)}; K, h and w are at least 1")
+
+
+def _check_pair(M: Tensor, C: Tensor) -> None:
+    _check_maps("M", M)
+    if M.shape != C.shape:
+        raise ValueError(
+            f"M has shape {tuple(M.shape)} and C has shape {tuple(C.shape)}; "
+            "feature maps and gradient maps have the same shape"
+        )

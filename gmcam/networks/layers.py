@@ -1,0 +1,69 @@
+"""Which layers of a network give maps, and which of them a reader would want to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from gmcam.capture import Visit, trace
+
+# They pass a map on unchanged in evaluation mode, so they are never the layer one means.
+_TRANSPARENT = (nn.Dropout, nn.Dropout2d, nn.Identity)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """``shapes``: dotted path → (K, h, w) of every module that gives one map per pass, in the order
+    they run. ``stages``: readable name, such as ``14x14``, → dotted path of the last map at that
+    resolution; the last stage is the last convolutional map."""
+
+    shapes: dict[str, tuple[int, int, int]]
+    stages: dict[str, str]
+
+
+def discover(module: nn.Module, inputs: Tensor) -> Layers:
+    """Run the network once and find its maps.
+
+    A stage is named by its resolution; its map is the last output of that resolution among the least
+    nested modules (``layer1`` rather than ``layer2.0.bn1`` in a ResNet). Resolutions at which nothing
+    is convolved do not count, nor does a final convolution that gives one map per class. Raises
+    ``ValueError`` for a network without a convolutional map.
+    """
+    visits, logits = trace(module, inputs)
+    visits = _before_scores(module, visits, classes=logits.shape[1] if logits.ndim > 1 else 0)
+    maps = [
+        visit
+        for visit in visits
+        if len(visit.shape) == 4
+        and visit.shape[2] * visit.shape[3] > 1
+        and visit.calls == 1
+        and not issubclass(visit.kind, _TRANSPARENT)
+    ]
+    convolved = [visit.shape[2:] for visit in maps if issubclass(visit.kind, nn.Conv2d)]
+    if not convolved:
+        raise ValueError("this network has no convolutional layer whose output has height and width")
+    final = convolved[-1]
+    stages = {}
+    # From fine to coarse; the last convolution's resolution comes last, also in a decoder.
+    for size in [*sorted(set(convolved) - {final}, reverse=True), final]:
+        group = [visit.name for visit in maps if visit.shape[2:] == size]
+        depth = min(name.count(".") for name in group)
+        stages[f"{size[0]}x{size[1]}"] = [name for name in group if name.count(".") == depth][-1]
+    return Layers(
+        shapes={visit.name: (visit.shape[1], visit.shape[2], visit.shape[3]) for visit in maps},
+        stages=stages,
+    )
+
+
+def _before_scores(module: nn.Module, visits: list[Visit], classes: int) -> list[Visit]:
+    """The visits before a convolution that ends the network by giving one map per class."""
+    modules = dict(module.named_modules())
+    own = [
+        i for i, v in enumerate(visits) if next(modules[v.name].parameters(recurse=False), None) is not None
+    ]
+    if not own:
+        return visits
+    last = visits[own[-1]]
+    scores = issubclass(last.kind, nn.Conv2d) and last.shape[1] == classes
+    return visits[: own[-1]] if scores else visits

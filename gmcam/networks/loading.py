@@ -1,0 +1,91 @@
+"""``load``: the embedded networks by name, and torchvision's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+import torchvision.models
+from torch import nn
+
+from gmcam.images.scenes import CLASSES
+from gmcam.networks.collage import ARCHITECTURES, INPUT_SIZE, PREPROCESSING
+from gmcam.networks.network import Network
+from gmcam.networks.preprocessing import Preprocessing
+from gmcam.networks.weights import load_weights
+
+EMBEDDED = tuple(ARCHITECTURES)
+
+
+def torchvision_names() -> list[str]:
+    """Torchvision's classification networks."""
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
+def load(name: str, weights: str = "DEFAULT") -> Network:
+    """An embedded network (``collage-vgg``, ``collage-resnet``, ``collage-vgg-biased``) or one of
+    torchvision's by its name there, trained on ImageNet.
+
+    ``weights``: for torchvision's networks, a name of their weights enum, such as
+    ``"IMAGENET1K_V1"``. They are looked up in ``$TORCH_HOME/hub/checkpoints`` and downloaded with a
+    progress bar and a hash check where they are not there. Raises ``ValueError`` for an unknown
+    name, a damaged file, or a download that fails: it then says which file to put where.
+    """
+    if name in ARCHITECTURES:
+        module = ARCHITECTURES[name]()
+        module.load_state_dict(load_weights(name))
+        return Network(
+            module.eval(),
+            name=name,
+            preprocess=PREPROCESSING,
+            classes=CLASSES,
+            input_shape=(3, INPUT_SIZE, INPUT_SIZE),
+        )
+    if name not in torchvision_names():
+        raise ValueError(
+            f"no network is called {name!r}; there are {', '.join(EMBEDDED)}, and torchvision's: "
+            f"{', '.join(torchvision_names())}"
+        )
+    available = torchvision.models.get_model_weights(name)
+    if weights not in available.__members__:
+        raise ValueError(f"{name} has weights {', '.join(available.__members__)}, not {weights!r}")
+    chosen = available[weights]
+    preset = chosen.transforms()
+    preprocess = Preprocessing(
+        preset.resize_size[0],
+        preset.crop_size[0],
+        tuple(preset.mean),
+        tuple(preset.std),
+        preset.interpolation,
+    )
+    return Network(
+        _pretrained(name, chosen).eval(),
+        name=name,
+        preprocess=preprocess,
+        classes=chosen.meta["categories"],
+        input_shape=(3, preprocess.crop, preprocess.crop),
+    )
+
+
+def checkpoint(weights: torchvision.models.WeightsEnum) -> Path:
+    """Where torch looks for a weights file before it downloads it."""
+    return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
+
+
+def _pretrained(name: str, weights: torchvision.models.WeightsEnum) -> nn.Module:
+    path = checkpoint(weights)
+    was_there = path.exists()
+    try:
+        module: nn.Module = torchvision.models.get_model(name, weights=weights)
+        return module
+    except Exception as error:  # urllib, the hash check and the unpickler each raise their own kinds
+        if was_there:
+            raise ValueError(
+                f"{path} cannot be loaded as weights of {name} ({error}); delete it and try again"
+            ) from error
+        raise ValueError(
+            f"the weights of {name} could not be downloaded ({error}); "
+            f"put {path.name} from {weights.url} into {path.parent}"
+        ) from error

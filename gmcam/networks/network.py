@@ -1,0 +1,143 @@
+"""A network with what an explanation needs around it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from gmcam.capture import find_layer, left_as_found
+from gmcam.images.reading import Picture, open_picture
+from gmcam.networks.layers import Layers, discover
+from gmcam.networks.preprocessing import Preprocessing
+
+
+class Network:
+    """A classifier: a module, its preprocessing, its class names and its layers.
+
+    ``module``: any ``torch.nn.Module`` from (N, 3, H, W) to logits. ``preprocess``: from an RGB
+    picture to (3, H, W); without it, only tensors are taken. ``classes``: one name per logit;
+    without them, classes are called by index. ``input_shape``: of the noise on which the network is
+    run once to find its layers, when they are first asked for.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str = "",
+        preprocess: Callable[[Image.Image], Tensor] | None = None,
+        classes: Sequence[str] = (),
+        input_shape: tuple[int, int, int] = (3, 224, 224),
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise ValueError(f"a network is made from a torch.nn.Module, not a {type(module).__name__}")
+        self.module = module
+        self.name = name or type(module).__name__
+        self.preprocess = preprocess
+        self.classes = tuple(classes)
+        self.input_shape = input_shape
+
+    def __repr__(self) -> str:
+        return f"Network({self.name!r}, {len(self.classes)} classes)"
+
+    @cached_property
+    def found(self) -> Layers:
+        """Every module that gives a map, found by running the network once."""
+        first = next(self.module.parameters(), torch.empty(0))
+        generator = torch.Generator().manual_seed(0)  # leaves the global random state alone
+        noise = torch.rand((1, *self.input_shape), generator=generator)
+        return discover(self.module, noise.to(first.device, first.dtype))
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """Resolution, such as ``14x14``, → dotted path of the last map at it, shallow to deep."""
+        return dict(self.found.stages)
+
+    @property
+    def default_layer(self) -> str:
+        """Readable name of the last convolutional map."""
+        return list(self.layers)[-1]
+
+    def layer_path(self, layer: str | None = None) -> str:
+        """The dotted path of a layer given by readable name or dotted path; None is the default.
+
+        Raises ``ValueError`` that lists the layers where there is none of that name.
+        """
+        if layer is None:
+            return self.layers[self.default_layer]
+        try:  # a dotted path needs no run to be found
+            find_layer(self.module, layer)
+            return layer
+        except ValueError as error:
+            if layer in self.layers:
+                return self.layers[layer]
+            stages = ", ".join(f"{name} ({path})" for name, path in self.layers.items())
+            raise ValueError(f"{self.name}: {error}; by resolution, {stages}") from None
+
+    def class_index(self, target: str | int) -> int:
+        """The index of a class given by name (upper or lower case alike) or index.
+
+        Raises ``ValueError`` with the closest names for an unknown one.
+        """
+        if isinstance(target, str):
+            names = [name.casefold() for name in self.classes]
+            if target.casefold() in names:
+                return names.index(target.casefold())
+            near = difflib.get_close_matches(target.casefold(), names, n=3, cutoff=0.5)
+            near += [name for name in names if target.casefold() in name and name not in near][:3]
+            hint = f"closest: {', '.join(near)}" if near else f"for example {', '.join(self.classes[:3])}"
+            if not self.classes:
+                hint = "it has no class names, so give an index"
+            raise ValueError(f"{self.name} has no class called {target!r}; {hint}")
+        if self.classes and not 0 <= target < len(self.classes):
+            raise ValueError(
+                f"class {target} is out of range: {self.name} has {len(self.classes)} classes, "
+                f"0 to {len(self.classes) - 1}"
+            )
+        return target
+
+    def class_name(self, index: int) -> str:
+        """The name of a class, or its index in words where the network has no names."""
+        return self.classes[index] if self.classes else f"class {index}"
+
+    def prepare(self, images: Tensor | Picture | Sequence[Picture]) -> Tensor:
+        """Pictures or tensors as one batch (N, 3, H, W) on the network's device, in its dtype.
+
+        Raises ``ValueError`` for pictures without a preprocessing, tensors of a wrong shape or
+        type, an empty list, and values that are not finite.
+        """
+        if isinstance(images, Tensor):
+            batch = images.unsqueeze(0) if images.ndim == 3 else images
+            if batch.ndim != 4 or not batch.is_floating_point():
+                raise ValueError(
+                    f"a tensor of pictures is floating-point (N, 3, H, W), already preprocessed; "
+                    f"this one is {images.dtype} {tuple(images.shape)}"
+                )
+        else:
+            pictures = [images] if isinstance(images, Picture) else list(images)
+            if not pictures:
+                raise ValueError("the list of pictures is empty")
+            if self.preprocess is None:
+                raise ValueError(f"{self.name} has no preprocessing; give a tensor (N, 3, H, W)")
+            batch = torch.stack([self.preprocess(open_picture(picture)) for picture in pictures])
+        if not torch.isfinite(batch).all():
+            raise ValueError("the input holds NaN or infinite values")
+        like = next((p for p in self.module.parameters() if p.is_floating_point()), batch)
+        return batch.to(like.device, like.dtype)
+
+    def probabilities(self, images: Tensor | Picture | Sequence[Picture]) -> Tensor:
+        """Softmax of the logits: (N, classes) float32. The module runs in evaluation mode."""
+        inputs = self.prepare(images)
+        with torch.inference_mode(), left_as_found(self.module):
+            logits: Tensor = self.module(inputs)
+        return logits.float().softmax(1)
+
+    def view(self, image: Picture) -> Image.Image:
+        """The part of a picture that the network sees, at the picture's own resolution."""
+        picture = open_picture(image)
+        return self.preprocess.view(picture) if isinstance(self.preprocess, Preprocessing) else picture

@@ -1,0 +1,50 @@
+"""Weights on disk: float16 safetensors beside a card in JSON that carries their SHA-256."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+FOLDER = Path(__file__).with_name("weights")
+
+
+def save_weights(module: nn.Module, name: str, folder: Path, card: dict[str, Any]) -> None:
+    """Write ``NAME.safetensors`` (floating-point entries as float16) and ``NAME.json``.
+
+    The card gets two more entries: ``bytes`` and ``sha256`` of the weights file.
+    """
+    state = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in module.state_dict().items()
+    }
+    data = save({key: value.contiguous() for key, value in state.items()})
+    (folder / f"{name}.safetensors").write_bytes(data)
+    full = {**card, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / f"{name}.json").write_text(json.dumps(full, indent=2) + "\n")
+
+
+def load_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """The card of an embedded network: data, seed, accuracy, date, SHA-256."""
+    card: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return card
+
+
+def load_weights(name: str, folder: Path = FOLDER) -> dict[str, Tensor]:
+    """The state dict of an embedded network, in float32.
+
+    Raises ``ValueError`` where the file's SHA-256 is not the one on its card.
+    """
+    path = folder / f"{name}.safetensors"
+    data = path.read_bytes()
+    expected, found = load_card(name, folder)["sha256"], hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 starts with {found[:12]}, the card says {expected[:12]}; "
+            f"reinstall gmcam or train it again with 'python -m gmcam train {name}'"
+        )
+    return {key: value.float() if value.is_floating_point() else value for key, value in load(data).items()}

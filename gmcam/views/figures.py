@@ -1,0 +1,247 @@
+"""Still pictures: overlays, grids, feature-map sheets, and the article's Figure 2 for any network.
+
+Maps are drawn with *inferno*, which is perceptually uniform and reads in greyscale and with every
+common colour blindness; the picture beneath is turned grey, so that colour means saliency alone.
+Signed values are drawn with *PuOr*, white at zero. Every function returns a ``Picture``, which a
+notebook shows and ``savefig`` writes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from gmcam import equations
+from gmcam.capture import capture
+from gmcam.images.reading import Picture as Source
+from gmcam.images.reading import open_picture
+from gmcam.methods import METHODS, Result
+from gmcam.networks.network import Network
+
+COLOURS = "inferno"
+SIGNED_COLOURS = "PuOr"
+INK = "#222222"
+_PANEL = 2.1  # inches
+_DPI = 144
+
+
+class Picture(Figure):
+    """A matplotlib figure that shows itself in any notebook, without pyplot and its global state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
+        return buffer.getvalue()
+
+
+def overlay(image: Source, saliency: Tensor | np.ndarray, opacity: float = 0.75) -> np.ndarray:
+    """A saliency map laid over a picture: (H, W, 3) uint8 at the picture's size.
+
+    ``saliency`` (h, w) in [0, 1] is scaled to the picture. A cell of value s shows the map's colour
+    with weight ``opacity`` · s over the greyed picture. Raises ``ValueError`` for an opacity outside
+    [0, 1] or a map that is not (h, w).
+    """
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity lies between 0 and 1, not {opacity}")
+    values = np.asarray(saliency, dtype=np.float32)
+    if values.ndim != 2:
+        raise ValueError(f"a saliency map is (h, w), not {values.shape}")
+    picture = open_picture(image)
+    scaled = np.asarray(Image.fromarray(values).resize(picture.size, Image.Resampling.BILINEAR))
+    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None] * 0.8 + 25
+    colours = _colour_table()[(scaled.clip(0, 1) * 255).astype(np.uint8)]
+    weight = (opacity * scaled.clip(0, 1))[..., None]
+    return (grey * (1 - weight) + colours * weight).astype(np.uint8)
+
+
+def _colour_table() -> np.ndarray:
+    """The 256 colours of ``COLOURS`` as (256, 3) float32 in 0…255."""
+    table: np.ndarray = matplotlib.colormaps[COLOURS](np.arange(256))[:, :3] * 255
+    return table.astype(np.float32)
+
+
+def show(image: Source, *results: Result, opacity: float = 0.75) -> Picture:
+    """The picture and every map of every result over it, titled, with a colour bar.
+
+    Several results with the same several targets make a table: a row per target, a column per
+    method. Otherwise all maps stand in lines of up to four. The part of the picture that the network
+    saw is shown. Raises ``ValueError`` without a result.
+    """
+    if not results:
+        raise ValueError("show needs at least one result of explain")
+    view = results[0].network.view(image)
+    picture = np.asarray(view)
+    count = len(results[0].maps)
+    if len(results) > 1 and count > 1 and all(len(result.maps) == count for result in results):
+        panels = []
+        for index in range(count):
+            panels += [picture, *(overlay(view, r.maps[index].cpu(), opacity) for r in results)]
+        titles = ["picture", *(METHODS[result.method].title for result in results)]
+        rows = [_title(results[0], index) for index in range(count)]
+        return grid(panels, titles, columns=len(titles), bar="saliency", rows=rows)
+    panels, titles = [picture], ["picture"]
+    for result in results:
+        for index, saliency in enumerate(result.maps.cpu()):
+            panels.append(overlay(view, saliency, opacity))
+            empty = " (empty map)" if result.empty[index] else ""
+            titles.append(f"{METHODS[result.method].title}{empty}\n{_title(result, index)}")
+    return grid(panels, titles, bar="saliency")
+
+
+def _title(result: Result, index: int) -> str:
+    """What the map explains: the class with its probability, or the function's name."""
+    title = result.label(index)
+    if isinstance(result.target, Tensor) and result.probabilities is not None:
+        picture = index if len(result.probabilities) == len(result.maps) else 0
+        title += f", {result.probabilities[picture, result.target[index]]:.1%}"
+    return title
+
+
+def grid(
+    panels: Sequence[np.ndarray],
+    titles: Sequence[str] = (),
+    columns: int = 4,
+    bar: str = "",
+    rows: Sequence[str] = (),
+) -> Picture:
+    """Pictures side by side: (H, W, 3) arrays, or (h, w) maps that share one colour scale.
+
+    ``titles``: of the panels, or of the first row's. ``rows``: a name for each row. ``bar``: label of
+    the colour bar, which stands for the maps' values, or for 0 to 1 where panels come from
+    ``overlay``.
+    """
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+    maps = [panel for panel in panels if panel.ndim == 2]
+    height = lines * _PANEL + 0.45 * (1 if rows else lines) * bool(titles)
+    figure = Picture(figsize=(columns * _PANEL + 0.5, height), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    scale = _scale(maps)
+    for index, ax in enumerate(axes.flat):
+        if index >= len(panels):
+            ax.set_axis_off()
+            continue
+        panel = panels[index]
+        if panel.ndim == 2:
+            ax.imshow(panel, cmap=scale.cmap, norm=scale.norm, interpolation="nearest")
+        else:
+            ax.imshow(panel, interpolation="antialiased")
+        _bare(ax, titles[index] if index < len(titles) else "")
+        if rows and index % columns == 0:
+            ax.set_ylabel(rows[index // columns], fontsize=10, color=INK)
+    if bar or maps:
+        mappable = scale if maps else ScalarMappable(Normalize(0, 1), COLOURS)
+        colour_bar = figure.colorbar(mappable, ax=axes, fraction=0.03, pad=0.015, aspect=24, shrink=0.9)
+        colour_bar.set_label(bar, fontsize=9, color=INK)
+        colour_bar.ax.tick_params(labelsize=8, colors=INK)
+        colour_bar.outline.set_visible(False)
+    return figure
+
+
+def _scale(maps: Sequence[np.ndarray]) -> ScalarMappable:
+    """One colour scale for all maps: sequential from zero, or symmetric where values are signed."""
+    low = min((float(panel.min()) for panel in maps), default=0.0)
+    high = max((float(panel.max()) for panel in maps), default=1.0)
+    if low < 0:
+        reach = max(-low, high)
+        return ScalarMappable(Normalize(-reach, reach), SIGNED_COLOURS)
+    return ScalarMappable(Normalize(0, high or 1.0), COLOURS)
+
+
+def _bare(ax: Axes, title: str = "") -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    if title:
+        ax.set_title(title, fontsize=10, color=INK, pad=4)
+
+
+def feature_sheet(maps: Tensor, count: int = 16, columns: int = 8) -> Picture:
+    """The ``count`` feature maps (K, h, w) with the largest mean, strongest first, on one scale.
+
+    Raises ``ValueError`` for maps that are not (K, h, w).
+    """
+    if maps.ndim != 3:
+        raise ValueError(f"feature maps of one picture are (K, h, w), not {tuple(maps.shape)}")
+    strongest = maps.abs().mean((1, 2)).argsort(descending=True)[:count].tolist()
+    panels = [maps[k].cpu().float().numpy() for k in strongest]
+    return grid(panels, [f"k = {k}" for k in strongest], columns=columns, bar="activation")
+
+
+def pipeline(
+    network: Network, image: Source, target: str | int, layer: str | None = None, channels: int = 3
+) -> Picture:
+    """The article's Figure 2 with real values: from M and C to Grad-CAM and to the proposed map.
+
+    The upper branch averages each gradient map to one weight λ (Equations 3 and 4); the lower one
+    multiplies maps and gradients cell by cell into GM, and guides the same aggregation with it
+    (Equations 5 and 6). ``channels``: how many of the channels with the largest share are drawn.
+    """
+    path = network.layer_path(layer)
+    inputs = network.prepare(image)
+    captured = capture(network.module, inputs, network.class_index(target), [path])
+    M, C = captured.maps[path].float(), captured.gradients[path].float()
+    weights = equations.channel_weights(C)
+    guide, base, guided = equations.guidance_map(M, C), equations.grad_cam(M, C), equations.gmcam(M, C)
+    share = (weights[0].abs() * M[0].abs().mean((1, 2))).argsort(descending=True)[:channels].tolist()
+
+    figure = Picture(figsize=(9.4, 4.6), dpi=_DPI, layout="constrained")
+    widths = [1.4, 0.16, *[0.85] * channels, 0.16, 1.15, 0.16, 1.3]
+    spec = figure.add_gridspec(2, len(widths), width_ratios=widths)
+    view = network.view(image)
+    _bare(_draw(figure.add_subplot(spec[:, 0]), np.asarray(view)), f"picture\nY = logit of “{target}”")
+    peak_m, peak_c = float(M[0, share].max()), float(C[0, share].abs().max())
+    for column, k in enumerate(share, 2):
+        upper, lower = figure.add_subplot(spec[0, column]), figure.add_subplot(spec[1, column])
+        upper.imshow(M[0, k], cmap=COLOURS, vmin=0, vmax=peak_m or 1)
+        lower.imshow(C[0, k], cmap=SIGNED_COLOURS, vmin=-(peak_c or 1), vmax=peak_c or 1)
+        _bare(upper, f"$M_{{{k}}}$")
+        _bare(lower, f"$C_{{{k}}}$")
+        lower.set_xlabel(f"$\\lambda_{{{k}}}$ = {_short(weights[0, k])}", fontsize=7.5, color=INK)
+    after = 2 + channels
+    for column in (1, after, after + 2):
+        for row in (0, 1):
+            _arrow(figure.add_subplot(spec[row, column]))
+    _bare(
+        _draw(figure.add_subplot(spec[0, after + 1]), base[0].numpy()),
+        "Eq. 4\n" + r"ReLU $\sum_k \lambda_k M_k$",
+    )
+    _bare(
+        _draw(figure.add_subplot(spec[1, after + 1]), guide[0].numpy()),
+        "Eq. 5: GM\n" + r"ReLU $\sum_k C_k \odot M_k$",
+    )
+    for row, (raw, name) in enumerate(((base, "Grad-CAM"), (guided, "Eq. 6: GMCAM"))):
+        peak = raw[0] / (raw[0].max() if raw[0].max() > 0 else 1)
+        _bare(_draw(figure.add_subplot(spec[row, after + 3]), overlay(view, peak)), name)
+    return figure
+
+
+def _draw(ax: Axes, panel: np.ndarray) -> Axes:
+    ax.imshow(panel, cmap=COLOURS)
+    return ax
+
+
+def _arrow(ax: Axes) -> None:
+    ax.set_axis_off()
+    ax.annotate("", (1.3, 0.5), (-0.3, 0.5), "axes fraction", arrowprops={"arrowstyle": "->", "color": INK})
+
+
+def _short(value: Tensor | float) -> str:
+    """Two significant digits, with a true minus sign."""
+    return f"{float(value):.2g}".replace("-", "\N{MINUS SIGN}")
+
+
+def stack(maps: Sequence[Tensor]) -> list[np.ndarray]:
+    """Tensors (h, w) as arrays that ``grid`` draws."""
+    return [torch.as_tensor(panel).detach().cpu().float().numpy() for panel in maps]
