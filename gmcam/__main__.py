@@ -143,9 +143,9 @@ def _layers(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from gmcam.networks.train import STEPS, train
+    from gmcam.networks.train import train
 
-    card = train(options.name, options.out, options.seed, STEPS if options.steps is None else options.steps)
+    card = train(options.name, options.out, options.seed, options.steps)
     print(f"{card['name']}: {card['test_accuracy']:.1%} of the test split, {card['minutes']} minutes")
 
 

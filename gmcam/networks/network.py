@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import cast
 
 import torch
 from PIL import Image
@@ -119,12 +120,13 @@ class Network:
                     f"this one is {images.dtype} {tuple(images.shape)}"
                 )
         else:
-            pictures = [images] if isinstance(images, Picture) else list(images)
+            many = isinstance(images, list | tuple)
+            pictures = cast(Sequence[Picture], images if many else [images])
             if not pictures:
                 raise ValueError("the list of pictures is empty")
             if self.preprocess is None:
                 raise ValueError(f"{self.name} has no preprocessing; give a tensor (N, 3, H, W)")
-            batch = torch.stack([self.preprocess(open_picture(picture)) for picture in pictures])
+            batch = torch.stack([self.preprocess(open_picture(one)) for one in pictures])
         if not torch.isfinite(batch).all():
             raise ValueError("the input holds NaN or infinite values")
         like = next((p for p in self.module.parameters() if p.is_floating_point()), batch)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -31,7 +30,7 @@ from gmcam.networks.network import Network
 COLOURS = "inferno"
 SIGNED_COLOURS = "PuOr"
 INK = "#222222"
-_PANEL = 2.1  # inches
+_PANEL, _WIDTH = 2.1, 9.2  # inches: a panel at most, a row of panels at most
 _DPI = 144
 
 
@@ -108,34 +107,41 @@ def _title(result: Result, index: int) -> str:
 
 
 def grid(
-    panels: Sequence[np.ndarray],
+    panels: Sequence[Image.Image | np.ndarray | Tensor],
     titles: Sequence[str] = (),
     columns: int = 4,
     bar: str = "",
     rows: Sequence[str] = (),
 ) -> Picture:
-    """Pictures side by side: (H, W, 3) arrays, or (h, w) maps that share one colour scale.
+    """Side by side: pictures, (H, W, 3) arrays, and (h, w) maps, which share one colour scale.
 
     ``titles``: of the panels, or of the first row's. ``rows``: a name for each row. ``bar``: label of
     the colour bar, which stands for the maps' values, or for 0 to 1 where panels come from
     ``overlay``.
     """
+    arrays = [
+        panel.detach().cpu().float().numpy() if isinstance(panel, Tensor) else np.asarray(panel)
+        for panel in panels
+    ]
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
-    maps = [panel for panel in panels if panel.ndim == 2]
-    height = lines * _PANEL + 0.45 * (1 if rows else lines) * bool(titles)
-    figure = Picture(figsize=(columns * _PANEL + 0.5, height), dpi=_DPI, layout="constrained")
+    maps = [array for array in arrays if array.ndim == 2]
+    side = min(_PANEL, _WIDTH / columns)
+    height = lines * side + 0.45 * (1 if rows else lines) * bool(titles)
+    figure = Picture(
+        figsize=(columns * side + 0.9 * bool(bar or maps), height), dpi=_DPI, layout="constrained"
+    )
     axes = figure.subplots(lines, columns, squeeze=False)
     scale = _scale(maps)
     for index, ax in enumerate(axes.flat):
         if index >= len(panels):
             ax.set_axis_off()
             continue
-        panel = panels[index]
-        if panel.ndim == 2:
-            ax.imshow(panel, cmap=scale.cmap, norm=scale.norm, interpolation="nearest")
+        array = arrays[index]
+        if array.ndim == 2:
+            ax.imshow(array, cmap=scale.cmap, norm=scale.norm, interpolation="nearest")
         else:
-            ax.imshow(panel, interpolation="antialiased")
+            ax.imshow(array, interpolation="antialiased")
         _bare(ax, titles[index] if index < len(titles) else "")
         if rows and index % columns == 0:
             ax.set_ylabel(rows[index // columns], fontsize=10, color=INK)
@@ -175,8 +181,12 @@ def feature_sheet(maps: Tensor, count: int = 16, columns: int = 8) -> Picture:
     if maps.ndim != 3:
         raise ValueError(f"feature maps of one picture are (K, h, w), not {tuple(maps.shape)}")
     strongest = maps.abs().mean((1, 2)).argsort(descending=True)[:count].tolist()
-    panels = [maps[k].cpu().float().numpy() for k in strongest]
-    return grid(panels, [f"k = {k}" for k in strongest], columns=columns, bar="activation")
+    return grid(
+        [maps[k] for k in strongest],
+        [f"k = {k}" for k in strongest],
+        columns=columns,
+        bar="activation",
+    )
 
 
 def pipeline(
@@ -193,7 +203,11 @@ def pipeline(
     captured = capture(network.module, inputs, network.class_index(target), [path])
     M, C = captured.maps[path].float(), captured.gradients[path].float()
     weights = equations.channel_weights(C)
-    guide, base, guided = equations.guidance_map(M, C), equations.grad_cam(M, C), equations.gmcam(M, C)
+    guide, base, guided = (
+        equations.guidance_map(M, C),
+        equations.grad_cam(M, C),
+        equations.gmcam(M, C),
+    )
     share = (weights[0].abs() * M[0].abs().mean((1, 2))).argsort(descending=True)[:channels].tolist()
 
     figure = Picture(figsize=(9.4, 4.6), dpi=_DPI, layout="constrained")
@@ -240,8 +254,3 @@ def _arrow(ax: Axes) -> None:
 def _short(value: Tensor | float) -> str:
     """Two significant digits, with a true minus sign."""
     return f"{float(value):.2g}".replace("-", "\N{MINUS SIGN}")
-
-
-def stack(maps: Sequence[Tensor]) -> list[np.ndarray]:
-    """Tensors (h, w) as arrays that ``grid`` draws."""
-    return [torch.as_tensor(panel).detach().cpu().float().numpy() for panel in maps]

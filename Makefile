@@ -1,0 +1,32 @@
+# The two commands: `make book` and `make test`. README.md gives the same steps without make.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: book test bench lint clean
+
+book: .venv/book.done
+	$(BIN)/jupyter-book build . -W -n --keep-going
+
+test: .venv/test.done lint
+	$(BIN)/python -m pytest
+
+lint: .venv/test.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/test.done
+	$(BIN)/python benchmarks/speed.py
+
+# A finished installation leaves a file, so that it is done again only when its list changes.
+.venv/book.done: requirements.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/test.done: .venv/book.done requirements-test.txt
+	$(BIN)/python -m pip install --quiet -r requirements-test.txt
+	touch $@
+
+clean:
+	rm -rf .venv _build
