@@ -20,11 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], None] = options.command
     try:
         command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has seen enough; what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         print(f"gmcam: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        return 0
     return 0
 
 
@@ -70,6 +71,8 @@ def _explain(options: argparse.Namespace) -> None:
     import gmcam
 
     out = options.out or Path(f"{options.image.stem}-{options.method}.png")
+    if not out.name:
+        raise ValueError(f"the output {out} has no name; call it {out}/FILE.png")
     if out.suffix.lower() != ".png":
         raise ValueError(f"the output is a PNG picture; call it {out.with_suffix('.png')}, not {out}")
     with _written_whole(out) as unfinished:

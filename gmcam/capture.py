@@ -9,6 +9,7 @@ backward pass. Whatever happens, the network is left as it was found.
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
 
@@ -67,24 +70,32 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
     """
     if not layers:
         raise ValueError("capture needs the name of at least one layer")
+    if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
+        raise ValueError("the network was made in inference mode, where no gradient passes; make it outside")
     wanted = {name: find_layer(module, name) for name in layers}
     kept: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., Any]:
-        def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+        def hook(_module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
             if name in kept:
                 raise ValueError(
                     f"layer {name!r} runs more than once in a forward pass, so it has no single map; "
                     "name a module that runs once, such as the block around it"
                 )
             maps = _first_tensor(output)
-            if maps is None or maps.ndim != 4:
+            if maps is None or maps.ndim != 4 or len(maps) != len(inputs):
                 shape = None if maps is None else tuple(maps.shape)
                 raise ValueError(
                     f"layer {name!r} gives output of shape {shape}, without height and width; "
-                    "a layer for maps gives (N, K, h, w)"
+                    f"a layer for maps gives (N, K, h, w), here with N = {len(inputs)}"
                 )
             if not maps.requires_grad:
+                if any(argument is maps for argument in arguments):
+                    # It works in place: whoever uses its input again uses this output, so the leaf goes
+                    # into that very tensor.
+                    kept[name] = maps.detach().clone().requires_grad_()
+                    maps.copy_(kept[name])
+                    return output
                 maps = maps.detach().requires_grad_()
             kept[name] = maps
             # The network goes on with a copy: an in-place rectifier cannot spoil what is kept.
@@ -95,7 +106,9 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
     with torch.inference_mode(False), torch.enable_grad(), left_as_found(module):
         hooks = [layer.register_forward_hook(keep(name)) for name, layer in wanted.items()]
         try:
-            output = module(inputs.clone() if inputs.is_inference() else inputs.detach())
+            # A copy: outside inference mode it takes part in autograd, and a layer that works in place
+            # on it leaves the caller's tensor alone.
+            output = module(inputs.detach().clone())
         finally:
             for handle in hooks:
                 handle.remove()
@@ -105,7 +118,7 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
         logits = _first_tensor(output)
         if logits is None:
             raise ValueError(f"the network's output holds no tensor; it is a {type(output).__name__}")
-        scores, target = _scores(logits, targets)
+        scores, target = _scores(logits, targets, len(inputs))
         if not torch.isfinite(scores.detach()).all():
             raise ValueError("the network's scores for the targets are not finite")
         gradients = _gradients(scores, kept, batched=len(scores) != len(inputs))
@@ -146,10 +159,11 @@ def trace(module: nn.Module, inputs: Tensor) -> tuple[list[Visit], Tensor]:
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
     """The submodule at a dotted path; ``ValueError`` with the nearest names where there is none."""
-    modules: dict[str, nn.Module] = dict(module.named_modules())
-    if name and name in modules:
+    named = module.named_modules(remove_duplicate=False)  # a shared module goes by each of its names
+    modules: dict[str, nn.Module] = {path: part for path, part in named if path}
+    if name in modules:
         return modules[name]
-    near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or list(modules)[1:6]
+    near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or list(modules)[:5]
     raise ValueError(f"no layer is called {name!r}; the nearest names are {', '.join(near)}")
 
 
@@ -171,9 +185,10 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _scores(logits: Tensor, targets: Target) -> tuple[Tensor, Tensor | Callable[[Tensor], Tensor]]:
+def _scores(
+    logits: Tensor, targets: Target, pictures: int
+) -> tuple[Tensor, Tensor | Callable[[Tensor], Tensor]]:
     """One scalar per target, and the targets as they were understood."""
-    pictures = len(logits)
     if callable(targets):
         scores = targets(logits)
         if not isinstance(scores, Tensor) or scores.shape != (pictures,):
@@ -182,7 +197,7 @@ def _scores(logits: Tensor, targets: Target) -> tuple[Tensor, Tensor | Callable[
                 f"the target function gave {shape}; it gives one scalar per picture, ({pictures},)"
             )
         return scores, targets
-    if logits.ndim != 2:
+    if logits.ndim != 2 or len(logits) != pictures:
         raise ValueError(
             f"the network's output has shape {tuple(logits.shape)}, not (N, classes); "
             "give the target as a function from that output to one scalar per picture"
@@ -190,9 +205,16 @@ def _scores(logits: Tensor, targets: Target) -> tuple[Tensor, Tensor | Callable[
     if targets is None:
         indices = logits.detach().argmax(1)
     else:
-        indices = torch.as_tensor(targets, device=logits.device)
-        if indices.is_floating_point() or indices.dtype == torch.bool or indices.ndim > 1:
-            raise ValueError(f"targets are class indices, one per picture, not {targets!r}")
+        misfit = f"targets are class indices, one per picture, not {targets!r}"
+        try:
+            indices = torch.as_tensor(targets, device=logits.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(misfit) from None
+        if indices.numel() == 0:
+            indices = indices.long()  # an empty list has no type of its own
+        if indices.dtype not in _INTEGERS or indices.ndim > 1:
+            raise ValueError(misfit)
+        indices = indices.long()  # uint8 would be taken for a mask
         if indices.ndim == 0:
             indices = indices.expand(pictures)
     classes = logits.shape[1]
@@ -222,6 +244,8 @@ def _gradients(scores: Tensor, maps: Mapping[str, Tensor], batched: bool) -> dic
     for name, gradient in zip(maps, found, strict=True):
         if gradient is None:
             raise ValueError(f"layer {name!r} does not influence the score")
+        if not torch.isfinite(gradient).all():
+            raise ValueError(f"the gradients at layer {name!r} are not finite")
     return {
         name: gradient.squeeze(1) if batched else gradient
         for name, gradient in zip(maps, found, strict=True)
@@ -248,8 +272,9 @@ def _replace_first_tensor(output: Any, tensor: Tensor) -> Any:
     pairs = output.items() if isinstance(output, Mapping) else enumerate(output)
     position = next(key for key, value in pairs if isinstance(value, Tensor))
     if isinstance(output, Mapping):
-        changed: dict[Any, Any] = {**output, position: tensor}
-        return type(output)(changed)  # type: ignore[call-arg]  # mappings of networks take a dict
+        changed: Any = copy.copy(output)
+        changed[position] = tensor
+        return changed
     if hasattr(output, "_replace"):  # a named tuple
         return output._replace(**{output._fields[position]: tensor})
     return type(output)([*output[:position], tensor, *output[position + 1 :]])

@@ -20,15 +20,16 @@ DEFAULT_SIGMA = 0.5
 def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     """Convolve (N, h, w) maps with a Gaussian of ``sigma`` cells; 0 leaves them as they are.
 
-    The kernel is cut at four σ and sums to one; beyond the border the nearest cell is repeated.
-    Raises ``ValueError`` for a negative or infinite ``sigma`` or a wrong shape.
+    The kernel is cut at four σ, rounded to whole cells, and sums to one; beyond the border the
+    nearest cell is repeated. Raises ``ValueError`` for a negative or infinite ``sigma`` or a wrong
+    shape.
     """
     _check(maps)
     if not 0 <= sigma < math.inf:
         raise ValueError(f"sigma is zero or a positive number of cells, not {sigma}")
-    if sigma == 0 or maps.numel() == 0:
+    radius = int(4 * sigma + 0.5)
+    if radius == 0 or maps.numel() == 0:
         return maps
-    radius = max(1, round(4 * sigma))
     offsets = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()

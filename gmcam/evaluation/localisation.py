@@ -66,7 +66,7 @@ def localise(
         images = [scene.image for scene in part]
         maps = explain(network, images, names, method=method, layer=layer, sigma=sigma).maps.cpu()
         # Measured on the pixels of the scene, which are at least as fine as the network's input.
-        size = part[0].image.size[::-1]
+        size = part[0].masks.shape[1:]
         maps = torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear")[:, 0]
         masks = torch.from_numpy(np.stack([scene.masks for scene in part]))
         inside.append(share_inside(maps, masks[:, 0]).nan_to_num())

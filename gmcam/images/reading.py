@@ -28,8 +28,10 @@ def open_picture(source: Picture) -> Image.Image:
         return _to_rgb(source)
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(f"a picture is a path, a PIL picture or an array, not a {type(source).__name__}")
     path = Path(source)
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists it is False for a name too long for the disk
         raise ValueError(f"there is no file {path}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a picture file in it")
@@ -49,7 +51,7 @@ def open_picture(source: Picture) -> Image.Image:
         ) from None
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not a picture that Pillow can read; try PNG or JPEG") from None
-    except (OSError, SyntaxError, EOFError) as error:
+    except (OSError, SyntaxError, EOFError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} cannot be read to its end ({error}); save it again") from None
 
 
@@ -61,9 +63,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8:
         inside = np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1
         if not inside:  # NaN fails both comparisons and ends here too
+            extent = f" from {array.min()} to {array.max()}" if array.dtype.kind in "iuf" else ""
             raise ValueError(
-                f"an array picture is uint8, or float in [0, 1]; this one is {array.dtype} "
-                f"from {array.min()} to {array.max()}"
+                f"an array picture is uint8, or float in [0, 1]; this one is {array.dtype}{extent}"
             )
         array = (array * 255).round().astype(np.uint8)
     return Image.fromarray(array)
@@ -73,7 +75,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # I;16 and its kin, or I as some 16-bit files are opened
         values = np.asarray(picture, dtype=np.float64)
-        depth = 255 if values.max(initial=0) <= 255 else 65535
+        depth = 255 if picture.mode == "I" and values.max(initial=0) <= 255 else 65535
         return Image.fromarray((values / depth * 255).clip(0, 255).round().astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         white = Image.new("RGBA", picture.size, "white")

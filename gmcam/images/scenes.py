@@ -92,15 +92,22 @@ def _sprites_by_class(split: str) -> dict[str, tuple[str, ...]]:
 def _sprite(name: str) -> Image.Image:
     """A cut-out as RGBA, cropped to its outline, with an anti-aliased edge."""
     outline = _outlines()[name]
+    corners = np.concatenate(outline["rings"])
+    left, upper = np.maximum(np.floor(corners.min(0)).astype(int) - 2, 0).tolist()
+    right, lower = (np.ceil(corners.max(0)).astype(int) + 2).tolist()
     picture = photo(outline["photo"])
+    picture = picture.crop((left, upper, min(right, picture.width), min(lower, picture.height)))
     fine = 4
     alpha = Image.new("L", (picture.width * fine, picture.height * fine), 0)
     for ring in outline["rings"]:
         filled = Image.new("L", alpha.size, 0)
-        ImageDraw.Draw(filled).polygon([(x * fine, y * fine) for x, y in ring], fill=255)
+        points = [((x - left) * fine, (y - upper) * fine) for x, y in ring]
+        ImageDraw.Draw(filled).polygon(points, fill=255)
         alpha = ImageChops.difference(alpha, filled)  # even-odd: an inner ring is a hole
     # One pixel is taken off all round, so that no seam of the old background comes along.
-    alpha = alpha.filter(ImageFilter.MinFilter(2 * fine + 1)).resize(picture.size, Image.Resampling.BOX)
+    for _ in range(fine):
+        alpha = alpha.filter(ImageFilter.MinFilter(3))
+    alpha = alpha.resize(picture.size, Image.Resampling.BOX)
     picture.putalpha(alpha)
     return picture.crop(alpha.getbbox())
 
@@ -241,6 +248,8 @@ def scene(
         raise ValueError(f"no ground is called {ground!r}; there are {', '.join(_GROUNDS)}")
     if size < 32:
         raise ValueError(f"a scene is at least 32 pixels wide, not {size}")
+    if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"scale is a range of shares of the picture, such as (0.3, 0.5), not {scale}")
     if seed < 0:
         raise ValueError(f"a seed is zero or above, not {seed}")
 
@@ -258,9 +267,11 @@ def scene(
         sprites = [_draw_object(label, split, rng, size, sizes) for label in labels]
         places = [_place(s, low, rng, size) for s, low in zip(sprites, stands, strict=True)]
         solid = np.stack([_solid(s, at, size) for s, at in zip(sprites, places, strict=True)])
+        # The whole object, with what the picture's border cuts off.
+        whole = np.array([(np.asarray(s.getchannel("A")) >= 128).sum() for s in sprites])
         covered = np.cumsum(solid[::-1], axis=0)[::-1] - solid  # by objects pasted later
         masks = solid & (covered == 0)
-        if np.all(masks.sum((1, 2)) >= 0.8 * solid.sum((1, 2))):
+        if np.all(masks.sum((1, 2)) >= 0.8 * whole):
             break
         # Crowded: the next try draws the objects a little smaller.
         sizes = (sizes[0] * 0.98, sizes[1] * 0.98)

@@ -34,6 +34,8 @@ def load(name: str, weights: str = "DEFAULT") -> Network:
     name, a damaged file, or a download that fails: it then says which file to put where.
     """
     if name in ARCHITECTURES:
+        if weights != "DEFAULT":
+            raise ValueError(f"{name} has one set of weights, its own; {weights!r} is none of it")
         module = ARCHITECTURES[name]()
         module.load_state_dict(load_weights(name))
         return Network(
@@ -52,6 +54,8 @@ def load(name: str, weights: str = "DEFAULT") -> Network:
     if weights not in available.__members__:
         raise ValueError(f"{name} has weights {', '.join(available.__members__)}, not {weights!r}")
     chosen = available[weights]
+    if chosen.meta["categories"] is None:
+        raise ValueError(f"the weights {weights} of {name} hold no classifier; name others")
     preset = chosen.transforms()
     preprocess = Preprocessing(
         preset.resize_size[0],
@@ -81,11 +85,12 @@ def _pretrained(name: str, weights: torchvision.models.WeightsEnum) -> nn.Module
         module: nn.Module = torchvision.models.get_model(name, weights=weights)
         return module
     except Exception as error:  # urllib, the hash check and the unpickler each raise their own kinds
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         if was_there:
             raise ValueError(
-                f"{path} cannot be loaded as weights of {name} ({error}); delete it and try again"
+                f"{path} cannot be loaded as weights of {name} ({reason}); delete it and try again"
             ) from error
         raise ValueError(
-            f"the weights of {name} could not be downloaded ({error}); "
+            f"the weights of {name} could not be downloaded ({reason}); "
             f"put {path.name} from {weights.url} into {path.parent}"
         ) from error

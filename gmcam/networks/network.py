@@ -86,6 +86,8 @@ class Network:
         Raises ``ValueError`` with the closest names for an unknown one.
         """
         if isinstance(target, str):
+            if target in self.classes:  # ImageNet has a dog called Cardigan and a garment called cardigan
+                return self.classes.index(target)
             names = [name.casefold() for name in self.classes]
             if target.casefold() in names:
                 return names.index(target.casefold())
@@ -95,6 +97,8 @@ class Network:
             if not self.classes:
                 hint = "it has no class names, so give an index"
             raise ValueError(f"{self.name} has no class called {target!r}; {hint}")
+        if isinstance(target, bool) or not hasattr(target, "__index__"):
+            raise ValueError(f"a class goes by name or index, not by {target!r}")
         if self.classes and not 0 <= target < len(self.classes):
             raise ValueError(
                 f"class {target} is out of range: {self.name} has {len(self.classes)} classes, "
@@ -114,10 +118,10 @@ class Network:
         """
         if isinstance(images, Tensor):
             batch = images.unsqueeze(0) if images.ndim == 3 else images
-            if batch.ndim != 4 or not batch.is_floating_point():
+            if batch.ndim != 4 or batch.shape[1] != self.input_shape[0] or not batch.is_floating_point():
                 raise ValueError(
-                    f"a tensor of pictures is floating-point (N, 3, H, W), already preprocessed; "
-                    f"this one is {images.dtype} {tuple(images.shape)}"
+                    f"a tensor of pictures is floating-point (N, {self.input_shape[0]}, H, W), "
+                    f"already preprocessed; this one is {images.dtype} {tuple(images.shape)}"
                 )
         else:
             many = isinstance(images, list | tuple)

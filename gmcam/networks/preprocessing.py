@@ -12,6 +12,7 @@ from torchvision.transforms import functional as F
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_ASPECT = 50
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Preprocessing:
     interpolation: InterpolationMode = InterpolationMode.BILINEAR
 
     def __call__(self, picture: Image.Image) -> Tensor:
+        if max(picture.size) > MAX_ASPECT * min(picture.size):  # resizing would take all memory
+            raise ValueError(
+                f"a picture of {picture.width} × {picture.height} pixels is too slender; "
+                f"its longer side is at most {MAX_ASPECT} times the shorter one"
+            )
         resized = F.resize(picture, [self.resize], interpolation=self.interpolation, antialias=True)
         tensor = F.to_tensor(F.center_crop(resized, [self.crop, self.crop]))
         normalised: Tensor = F.normalize(tensor, list(self.mean), list(self.std))
@@ -37,9 +43,9 @@ class Preprocessing:
     def view(self, picture: Image.Image) -> Image.Image:
         """The part of the picture that the network sees, at the picture's own resolution."""
         side = min(picture.size) * self.crop / self.resize
-        left, upper = (picture.width - side) / 2, (picture.height - side) / 2
-        right, lower = left + side, upper + side
-        return picture.crop((round(left), round(upper), round(right), round(lower)))
+        whole = max(1, round(side))
+        left, upper = (picture.width - whole) // 2, (picture.height - whole) // 2
+        return picture.crop((left, upper, left + whole, upper + whole))
 
     def restore(self, inputs: Tensor) -> Tensor:
         """Undo the normalisation: (N, 3, H, W) input back to colours in [0, 1]."""

@@ -79,7 +79,7 @@ def explorer(
             picture.value = _png(np.asarray(view))
             words.value = f"<em>{_escape(str(error))}</em>"
             return
-        picture.value = _png(overlay(view, result.maps[0], opacity.value))
+        picture.value = _png(overlay(view, result.maps[0].cpu(), opacity.value))
         row, column = divmod(int(result.raw[0].argmax()), result.raw.shape[2])
         words.value = (
             f"logit {result.score[0]:.2f}; map of {result.raw.shape[1]} × {result.raw.shape[2]} cells"

@@ -218,8 +218,8 @@ def pipeline(
     peak_m, peak_c = float(M[0, share].max()), float(C[0, share].abs().max())
     for column, k in enumerate(share, 2):
         upper, lower = figure.add_subplot(spec[0, column]), figure.add_subplot(spec[1, column])
-        upper.imshow(M[0, k], cmap=COLOURS, vmin=0, vmax=peak_m or 1)
-        lower.imshow(C[0, k], cmap=SIGNED_COLOURS, vmin=-(peak_c or 1), vmax=peak_c or 1)
+        upper.imshow(M[0, k].cpu().numpy(), cmap=COLOURS, vmin=0, vmax=peak_m or 1)
+        lower.imshow(C[0, k].cpu().numpy(), cmap=SIGNED_COLOURS, vmin=-(peak_c or 1), vmax=peak_c or 1)
         _bare(upper, f"$M_{{{k}}}$")
         _bare(lower, f"$C_{{{k}}}$")
         lower.set_xlabel(f"$\\lambda_{{{k}}}$ = {_short(weights[0, k])}", fontsize=7.5, color=INK)
@@ -228,16 +228,16 @@ def pipeline(
         for row in (0, 1):
             _arrow(figure.add_subplot(spec[row, column]))
     _bare(
-        _draw(figure.add_subplot(spec[0, after + 1]), base[0].numpy()),
+        _draw(figure.add_subplot(spec[0, after + 1]), base[0].cpu().numpy()),
         "Eq. 4\n" + r"ReLU $\sum_k \lambda_k M_k$",
     )
     _bare(
-        _draw(figure.add_subplot(spec[1, after + 1]), guide[0].numpy()),
+        _draw(figure.add_subplot(spec[1, after + 1]), guide[0].cpu().numpy()),
         "Eq. 5: GM\n" + r"ReLU $\sum_k C_k \odot M_k$",
     )
     for row, (raw, name) in enumerate(((base, "Grad-CAM"), (guided, "Eq. 6: GMCAM"))):
         peak = raw[0] / (raw[0].max() if raw[0].max() > 0 else 1)
-        _bare(_draw(figure.add_subplot(spec[row, after + 3]), overlay(view, peak)), name)
+        _bare(_draw(figure.add_subplot(spec[row, after + 3]), overlay(view, peak.cpu())), name)
     return figure
 
 

@@ -1,0 +1,86 @@
+"""Shares and peaks against masks and boxes counted by hand, and against scenes whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gmcam
+from gmcam.evaluation import localise, points_inside, share_inside
+from gmcam.images import dual_class_scenes
+from gmcam.networks import Preprocessing
+
+MAPS = torch.tensor([[[1.0, 3.0], [0.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]])
+
+
+def test_share_is_the_sum_inside_over_the_whole_sum():
+    masks = torch.tensor([[[False, True], [False, True]], [[True, True], [True, True]]])
+    share = share_inside(MAPS, masks)
+    assert share[0] == 7 / 8
+    assert share[1].isnan()  # an empty map lies nowhere
+
+
+@pytest.mark.parametrize(
+    ("box", "hit"),
+    [((1, 1, 2, 2), True), ((0, 0, 2, 2), True), ((0, 0, 1, 2), False), ((1, 0, 2, 1), False)],
+)
+def test_peak_lies_in_a_box_whose_right_and_lower_edges_are_outside(box, hit):
+    assert points_inside(MAPS[:1], torch.tensor([box])).item() is hit
+
+
+def test_empty_map_points_nowhere():
+    assert not points_inside(MAPS[1:], torch.tensor([[0, 0, 2, 2]])).item()
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match=r"\(2, 2, 2\) and masks \(2, 2\)"):
+        share_inside(MAPS, MAPS[0] > 0)
+    with pytest.raises(ValueError, match=r"boxes \(1, 4\)"):
+        points_inside(MAPS, torch.zeros(1, 4))
+
+
+class RedSeer(nn.Module):
+    """Logit 0 is the mean of the red channel: its map is the red of the picture, cell by cell."""
+
+    def __init__(self):
+        super().__init__()
+        self.red = nn.Conv2d(3, 1, 1, bias=False)
+        self.red.weight.data = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+
+    def forward(self, x):
+        return self.red(x).mean((2, 3)).repeat(1, 8)
+
+
+@pytest.fixture
+def red_network():
+    plain = Preprocessing(64, 64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return gmcam.Network(RedSeer(), preprocess=plain, classes=gmcam.images.CLASSES, input_shape=(3, 64, 64))
+
+
+def painted(scene, index, value=255):
+    """The scene in black, but for one object in pure red."""
+    picture = np.zeros((*scene.masks.shape[1:], 3), np.uint8)
+    picture[scene.masks[index], 0] = value
+    return gmcam.Scene(picture, scene.labels, scene.masks, scene.boxes, scene.ground, scene.seed, scene.split)
+
+
+def test_a_map_that_is_the_target_object_scores_all_and_one_that_is_the_other_none(red_network):
+    scenes = dual_class_scenes(8, size=64)
+    on_target = [painted(scene, 0) for scene in scenes]
+    on_other = [painted(scene, 1) for scene in scenes]
+    right = localise(red_network, on_target, "grad_cam", layer="red", sigma=0)
+    wrong = localise(red_network, on_other, "grad_cam", layer="red", sigma=0)
+    assert right["inside"] == pytest.approx(1) and right["trace"] == pytest.approx(0)
+    assert right["points"].all()
+    assert wrong["inside"] == pytest.approx(0) and wrong["trace"] == pytest.approx(1)
+
+
+def test_an_empty_map_counts_as_a_miss(red_network):
+    black = [painted(scene, 0, value=0) for scene in dual_class_scenes(2, size=64)]
+    found = localise(red_network, black, "grad_cam", layer="red")
+    assert [values.tolist() for values in found.values()] == [[0, 0], [0, 0], [False, False]]
+
+
+def test_scenes_of_one_object_are_refused(red_network):
+    with pytest.raises(ValueError, match="exactly two objects"):
+        localise(red_network, [gmcam.scene("cat", size=64)], "grad_cam")

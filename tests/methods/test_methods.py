@@ -1,0 +1,171 @@
+"""Every registered method keeps the same promises; CAM also knows where it is not defined."""
+
+import pytest
+import torch
+from torch import nn
+
+import gmcam
+from gmcam import equations
+from gmcam.capture import capture
+from gmcam.methods import METHODS, method
+
+# CAM is defined only where pooling and a linear layer follow the map.
+SERVED = [
+    (name, network)
+    for name in METHODS
+    for network in ("gap_network", "flat_network")
+    if (name, network) != ("cam", "flat_network")
+]
+
+
+@pytest.mark.parametrize("trainable", [True, False], ids=["trainable", "frozen"])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(("name", "network"), SERVED)
+def test_maps_are_float32_from_zero_to_one_and_nothing_is_left_behind(
+    request, pictures, snapshot, name, network, count, trainable
+):
+    module = request.getfixturevalue(network).requires_grad_(trainable).train()
+    before = snapshot(module)
+    targets = [2, 1, 0][:count]
+    result = gmcam.explain(module, pictures[:count], targets, method=name)
+    assert snapshot(module) == before
+    assert result.maps.shape == (count, 8, 8)
+    assert result.maps.dtype == torch.float32
+    assert result.maps.isfinite().all()
+    assert result.maps.amin((1, 2)).tolist() == [0] * count
+    assert result.maps.amax((1, 2)).tolist() == [0 if empty else 1 for empty in result.empty]
+    assert not result.empty.all()
+    assert result.raw.shape == (count, 8, 8)
+    assert result.target.tolist() == targets
+
+
+@pytest.mark.parametrize(("name", "network"), SERVED)
+def test_a_batch_equals_its_pictures_one_by_one(request, pictures, name, network):
+    module = request.getfixturevalue(network)
+    together = gmcam.explain(module, pictures, [2, 0, 1], method=name)
+    for n, target in enumerate([2, 0, 1]):
+        alone = gmcam.explain(module, pictures[n : n + 1], target, method=name)
+        assert torch.allclose(together.raw[n], alone.raw[0], rtol=1e-9)
+        assert torch.allclose(together.maps[n], alone.maps[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "network"), SERVED)
+def test_all_classes_of_one_picture_equal_one_at_a_time(request, pictures, name, network):
+    module = request.getfixturevalue(network)
+    together = gmcam.explain(module, pictures[:1], [0, 1, 2], method=name)
+    for target in range(3):
+        alone = gmcam.explain(module, pictures[:1], target, method=name)
+        assert torch.allclose(together.maps[target], alone.maps[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["grad_cam", "hires_cam", "guidance_map", "gmcam"])
+def test_a_method_is_its_equation(flat_network, pictures, name):
+    captured = capture(flat_network, pictures, 1, ["relu"])
+    expected = getattr(equations, name)(captured.maps["relu"], captured.gradients["relu"])
+    assert torch.equal(gmcam.explain(flat_network, pictures, 1, method=name).raw, expected)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_half_precision_networks_give_float32_maps_near_the_exact_ones(gap_network, pictures, name):
+    exact = gmcam.explain(gap_network, pictures, 1, method=name)
+    rough = gmcam.explain(gap_network.bfloat16(), pictures, 1, method=name)
+    assert rough.raw.dtype == torch.float32
+    assert (rough.maps - exact.maps).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_says_what_it_computes_and_where_it_comes_from(name):
+    entry = METHODS[name]
+    assert entry.name == name
+    assert "Σ" in entry.summary
+    assert "20" in entry.source
+
+
+@pytest.fixture
+def registry():
+    before = dict(METHODS)
+    yield METHODS
+    METHODS.clear()
+    METHODS.update(before)
+
+
+def test_a_method_of_the_readers_own_is_served_by_explain(registry, gap_network, pictures):
+    @method("mean of maps", title="Mean", source="this test")
+    def mean_of_maps(query):
+        """Mean of the feature maps."""
+        return query.M.mean(1)
+
+    result = gmcam.explain(gap_network, pictures, 0, method="mean of maps")
+    assert torch.equal(result.raw, gap_network.conv(pictures).relu().mean(1))
+    assert registry["mean of maps"].summary == "Mean of the feature maps."
+
+
+def test_a_name_that_is_taken_is_refused(registry):
+    entry = registry["grad_cam"]
+    with pytest.raises(ValueError, match="a method called 'grad_cam' is registered already"):
+        method("grad_cam", title="", source="")(lambda query: query.M.sum(1))
+    assert registry["grad_cam"] is entry
+
+
+# Where CAM is defined.
+
+
+def classifier(*after):
+    """Six maps of 6 × 6 from layer ``0``, then what comes after them, to four classes."""
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())
+    return nn.Sequential(features, *after).double()
+
+
+POOL = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+DEFINED = {
+    "pooling, linear": (*POOL, nn.Linear(6, 4)),
+    "without bias": (*POOL, nn.Linear(6, 4, bias=False)),
+    "dropout between": (*POOL, nn.Dropout(0.5), nn.Linear(6, 4)),
+    "a map per class, pooling": (nn.Conv2d(6, 4, 1), *POOL),
+    "a rectified map per class, pooling": (nn.Dropout(0.5), nn.Conv2d(6, 4, 1), nn.ReLU(), *POOL),
+}
+
+
+@pytest.mark.parametrize("head", DEFINED)
+def test_cam_weighs_the_maps_by_the_last_layer(pictures, head):
+    module = classifier(*DEFINED[head])
+    result = gmcam.explain(module, pictures, [0, 3, 1], method="cam", layer="0")
+    last = next(layer for layer in DEFINED[head] if hasattr(layer, "weight"))
+    weights = last.weight.flatten(1)[[0, 3, 1]]
+    expected = (weights[:, :, None, None] * module[0](pictures)).sum(1)
+    assert torch.allclose(result.raw, expected)
+
+
+UNDEFINED = {
+    "a hidden layer": (*POOL, nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 4)),
+    "max pooling": (nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(6, 4)),
+    "softmax": (*POOL, nn.Linear(6, 4), nn.Softmax(1)),
+    "a wider convolution": (nn.Conv2d(6, 4, 3), nn.Conv2d(4, 6, 3), *POOL, nn.Linear(6, 4)),
+}
+
+
+@pytest.mark.parametrize("head", UNDEFINED)
+def test_cam_is_refused_where_the_logit_is_not_a_mean_of_weighted_maps(pictures, head):
+    with pytest.raises(ValueError, match="after '0' of Sequential something else follows: use grad_cam"):
+        gmcam.explain(classifier(*UNDEFINED[head]), pictures, 0, method="cam", layer="0")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [(nn.Conv2d(6, 6, 1), nn.Flatten(), nn.Linear(6 * 36, 4)), (nn.Conv2d(6, 4, 3), *POOL)],
+    ids=["flattened", "no linear layer"],
+)
+def test_cam_is_refused_where_no_weight_belongs_to_a_channel(pictures, head):
+    with pytest.raises(ValueError, match="one weight for each of the 6 channels"):
+        gmcam.explain(classifier(*head), pictures, 0, method="cam", layer="0")
+
+
+def test_cam_is_refused_before_a_rectifier(gap_network, pictures):
+    with pytest.raises(ValueError, match="after 'conv' of Sequential something else follows"):
+        gmcam.explain(gap_network, pictures, 0, method="cam", layer="conv")
+
+
+def test_cam_is_refused_for_a_function(gap_network, pictures):
+    with pytest.raises(ValueError, match="a function has no class weights"):
+        gmcam.explain(gap_network, pictures, lambda logits: logits[:, 0], method="cam")

@@ -1,0 +1,161 @@
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from gmcam import capture
+from gmcam.networks.layers import discover
+
+NOISE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+# Path of the last stage: the last convolutional map, in front of the pooling and the classifier.
+LAST_STAGES = {
+    "resnet18": ("2x2", "layer4"),
+    "vgg11": ("4x4", "features.19"),
+    "squeezenet1_1": ("3x3", "features"),
+    "mobilenet_v2": ("2x2", "features"),
+    "densenet121": ("2x2", "features"),
+    "alexnet": ("3x3", "features.11"),
+    "shufflenet_v2_x0_5": ("2x2", "conv5"),
+}
+
+
+def flags(module):
+    return (
+        [part.training for part in module.modules()],
+        [p.requires_grad for p in module.parameters()],
+        [len(part._forward_hooks) for part in module.modules()],
+    )
+
+
+@pytest.mark.parametrize("name", LAST_STAGES)
+def test_the_last_stage_of_torchvisions_networks_is_the_last_convolutional_map(name):
+    module = torchvision.models.get_model(name, weights=None)
+    found = discover(module, NOISE)
+    stage, path = LAST_STAGES[name]
+    assert list(found.stages.items())[-1] == (stage, path)
+    maps = capture(module, NOISE, 0, [path]).maps[path]
+    assert tuple(maps.shape[1:]) == found.shapes[path]
+    assert f"{maps.shape[2]}x{maps.shape[3]}" == stage
+
+
+def test_the_stages_of_a_resnet_run_from_fine_to_coarse():
+    found = discover(torchvision.models.resnet18(weights=None), torch.rand(1, 3, 224, 224))
+    assert found.stages == {
+        "112x112": "relu",
+        "56x56": "layer1",
+        "28x28": "layer2",
+        "14x14": "layer3",
+        "7x7": "layer4",
+    }
+    assert list(found.stages) == ["112x112", "56x56", "28x28", "14x14", "7x7"]
+    assert found.shapes["layer2.0.conv1"] == (128, 28, 28)
+
+
+def test_modules_stand_in_the_order_in_which_they_run():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(6, 2)
+            self.second = nn.Conv2d(4, 6, 3)
+            self.first = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.fc(self.second(self.first(x)).mean((2, 3)))
+
+    assert list(discover(Backwards(), NOISE).shapes) == ["first", "second"]
+
+
+def test_a_plain_network_of_the_readers_own():
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+    found = discover(module, NOISE)
+    assert found.stages == {"64x64": "1", "32x32": "4"}
+    assert found.shapes == {
+        "0": (4, 64, 64),
+        "1": (4, 64, 64),
+        "2": (4, 32, 32),
+        "3": (8, 32, 32),
+        "4": (8, 32, 32),
+    }
+
+
+@pytest.mark.parametrize("after", [[], [nn.ReLU()]], ids=["bare", "rectified"])
+def test_a_convolution_to_one_map_per_class_is_no_stage(after):
+    body = [nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU()]
+    head = [nn.Conv2d(6, 5, 1), *after, nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    found = discover(nn.Sequential(*body, *head), NOISE)
+    assert found.stages == {"32x32": "1"}
+    assert "2" not in found.shapes
+
+
+def test_a_decoders_last_convolution_is_its_last_stage():
+    class HourGlass(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down = nn.Conv2d(3, 4, 3, stride=4, padding=1)
+            self.up = nn.ConvTranspose2d(4, 4, 2, stride=2)
+            self.last = nn.Conv2d(4, 6, 3, padding=1)
+            self.fc = nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.fc(self.last(self.up(self.down(x))).mean((2, 3)))
+
+    found = discover(HourGlass(), NOISE)
+    assert list(found.stages.items()) == [("16x16", "down"), ("32x32", "last")]
+
+
+def test_a_module_that_runs_twice_has_no_single_map():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.step, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.fc(self.step(self.step(self.stem(x))).mean((2, 3)))
+
+    assert list(discover(Recurrent(), NOISE).shapes) == ["stem"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 4), nn.ReLU(), nn.Linear(4, 2)),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(8, 2)),
+    ],
+    ids=["perceptron", "convolution of one cell"],
+)
+def test_a_network_without_maps_is_refused(module):
+    with pytest.raises(ValueError, match="no convolutional layer whose output has height and width"):
+        discover(module, NOISE)
+
+
+def test_discovering_leaves_the_network_and_the_random_state_alone():
+    module = torchvision.models.mobilenet_v2(weights=None).train()
+    module.features[3].eval()
+    next(module.parameters()).requires_grad_(False)
+    module.features[0].register_forward_hook(lambda *_: None)
+    before, state, chance = flags(module), copy.deepcopy(module.state_dict()), torch.get_rng_state()
+    discover(module, NOISE)
+    assert flags(module) == before
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), chance)
+
+
+def test_a_network_that_fails_is_left_as_it_was_too():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(5))
+    before = flags(module)
+    with pytest.raises(RuntimeError):
+        discover(module, NOISE)
+    assert flags(module) == before

@@ -1,0 +1,559 @@
+"""Each guarantee of ``capture``: right gradients, one pass, nothing left behind, clear refusals."""
+
+import re
+from collections import OrderedDict, defaultdict, namedtuple
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gmcam.capture import capture, find_layer, left_as_found, trace
+
+Pair = namedtuple("Pair", ["maps", "note"])
+
+
+class Apply(nn.Module):
+    """Any function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Gate(nn.Module):
+    """A convolution whose input is needed again behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        return (self.conv(x) * x).mean((2, 3))
+
+
+class Branches(nn.Module):
+    """Two convolutions of the same input, neither before the other, and one after both."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 2, 3), nn.Conv2d(3, 2, 3)
+        self.join = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x):
+        joined = self.join(torch.cat([self.left(x).relu(), self.right(x).sigmoid()], 1))
+        return joined.square().mean((2, 3))
+
+
+def network(*, last=None, **middle):
+    """``conv`` (4 channels), the given modules, ``out`` (a convolution), mean over space: 4 logits."""
+    torch.manual_seed(0)
+    parts = OrderedDict(conv=nn.Conv2d(3, 4, 3), **middle, out=nn.Conv2d(4, 4, 3, padding=1))
+    parts["tanh"] = nn.Tanh()  # so that gradients differ from cell to cell
+    parts["mean"] = Apply(last or (lambda x: x.mean((2, 3))))
+    return nn.Sequential(parts).double().eval()
+
+
+def autograd(module, inputs, layer, score=lambda logits: logits[:, 0]):
+    """The same by plain autograd: the layer's output, and the gradient of the scores with respect to it."""
+    outputs = []
+    handle = module.get_submodule(layer).register_forward_hook(lambda m, a, out: outputs.append(out))
+    scores = score(module(inputs.detach().requires_grad_()))
+    handle.remove()
+    return outputs[0].detach(), torch.autograd.grad(scores.sum(), outputs[0])[0]
+
+
+def assert_equals_autograd(result, module, inputs, layer, **score):
+    maps, gradients = autograd(module, inputs, layer, **score)
+    assert gradients.abs().max() > 0
+    assert torch.equal(result.maps[layer], maps)
+    assert torch.allclose(
+        result.gradients[layer], gradients, rtol=1e-9, atol=1e-13 * gradients.abs().max().item()
+    )
+
+
+@pytest.mark.parametrize("layer", ["conv", "relu", "pool"])
+@pytest.mark.parametrize("name", ["gap_network", "flat_network"])
+def test_maps_and_gradients_are_those_of_plain_autograd(request, pictures, name, layer):
+    module = request.getfixturevalue(name)
+    result = capture(module, pictures, 0, [layer])
+    assert_equals_autograd(result, module, pictures, layer)
+    assert torch.equal(result.logits, module(pictures))
+    assert torch.equal(result.scores, module(pictures)[:, 0])
+    assert result.target.tolist() == [0, 0, 0]
+    kept = (result.logits, result.scores, result.maps[layer], result.gradients[layer])
+    assert not any(tensor.requires_grad for tensor in kept)
+
+
+def test_several_layers_cost_one_forward_pass_and_equal_one_at_a_time(flat_network, pictures):
+    layers = ["pool", "conv", "relu"]  # also when they are not named in the order they run
+    calls = []
+    flat_network.register_forward_hook(lambda *_: calls.append(1))
+    together = capture(flat_network, pictures, None, layers)
+    assert len(calls) == 1
+    for layer in layers:
+        alone = capture(flat_network, pictures, None, [layer])
+        assert torch.equal(together.maps[layer], alone.maps[layer])
+        assert torch.equal(together.gradients[layer], alone.gradients[layer])
+
+
+@pytest.mark.parametrize("layers", [["left"], ["right"], ["left", "right"], ["join", "right", "left"]])
+def test_parallel_branches(pictures, layers):
+    module = Branches().double()
+    result = capture(module, pictures, 0, layers)
+    for layer in layers:
+        assert_equals_autograd(result, module, pictures, layer)
+
+
+def test_a_block_and_the_last_module_in_it_have_the_same_gradient(pictures):
+    module = network(block=nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(inplace=True)))
+    result = capture(module, pictures, 0, ["block", "block.1", "block.0"])
+    assert torch.equal(result.gradients["block"], result.gradients["block.1"])
+    assert_equals_autograd(result, module, pictures, "block.1")
+
+
+def test_a_batch_equals_its_pictures_one_by_one(flat_network, pictures):
+    together = capture(flat_network, pictures, [2, 0, 1], ["relu"])
+    for n, target in enumerate([2, 0, 1]):
+        alone = capture(flat_network, pictures[n : n + 1], target, ["relu"])
+        assert torch.allclose(together.maps["relu"][n], alone.maps["relu"][0])
+        assert torch.allclose(together.gradients["relu"][n], alone.gradients["relu"][0])
+
+
+@pytest.mark.parametrize("targets", [[0, 1, 2], [2], [1, 1, 0, 2, 1]])
+def test_many_classes_of_one_picture_equal_one_at_a_time(flat_network, pictures, targets):
+    calls = []
+    flat_network.register_forward_hook(lambda *_: calls.append(1))
+    result = capture(flat_network, pictures[:1], targets, ["relu", "pool"])
+    assert len(calls) == 1
+    assert result.target.tolist() == targets
+    for t, target in enumerate(targets):
+        alone = capture(flat_network, pictures[:1], target, ["relu", "pool"])
+        assert result.scores[t] == alone.scores[0]
+        for layer in ("relu", "pool"):
+            assert torch.equal(result.maps[layer][t], alone.maps[layer][0])
+            assert torch.allclose(result.gradients[layer][t], alone.gradients[layer][0], rtol=1e-12)
+
+
+# Nothing is left behind.
+
+
+def occupied(module):
+    """Every state that must survive: mixed flags, gradients there already, hooks of the user's own."""
+    module.conv.weight.requires_grad_(False)
+    module.train().relu.eval()
+    module.conv.bias.grad = torch.full_like(module.conv.bias, 7)
+    module.relu.register_forward_hook(lambda *_: None)
+    module.conv.register_forward_pre_hook(lambda *_: None)
+    module.fc.register_full_backward_hook(lambda *_: None)
+    return module
+
+
+def stop_with(error):
+    def stop(*_):
+        raise error
+
+    return stop
+
+
+def test_nothing_is_left_behind_after_success(gap_network, pictures, snapshot):
+    before = snapshot(occupied(gap_network))
+    capture(gap_network, pictures, None, ["conv", "relu"])
+    capture(gap_network, pictures[:1], [0, 1, 2], ["relu"])
+    assert snapshot(gap_network) == before
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), MemoryError()], ids=repr)
+@pytest.mark.parametrize("part", ["conv", "relu", "fc"])
+def test_nothing_is_left_behind_when_the_network_fails(gap_network, pictures, snapshot, part, error):
+    occupied(gap_network).get_submodule(part).register_forward_hook(stop_with(error))
+    before = snapshot(gap_network)
+    with pytest.raises(type(error)):
+        capture(gap_network, pictures, 0, ["conv", "relu"])
+    assert snapshot(gap_network) == before
+
+
+REQUESTS = [(stop_with(KeyError("no")), "relu", KeyError), (9, "relu", ValueError), (0, "fc", ValueError)]
+
+
+@pytest.mark.parametrize(("target", "layer", "error"), REQUESTS)
+def test_nothing_is_left_behind_when_the_request_fails(gap_network, pictures, snapshot, target, layer, error):
+    before = snapshot(occupied(gap_network))
+    with pytest.raises(error):
+        capture(gap_network, pictures, target, ["conv", layer])
+    assert snapshot(gap_network) == before
+
+
+def test_the_input_is_left_alone(gap_network, pictures):
+    inputs = pictures.clone().requires_grad_()
+    capture(gap_network, inputs, 0, ["conv"])
+    assert (inputs.grad, inputs.requires_grad) == (None, True)
+    assert torch.equal(inputs, pictures)
+
+
+def test_runs_in_evaluation_mode(pictures, snapshot):
+    module = network(norm=nn.BatchNorm2d(4), drop=nn.Dropout(0.5), drop2=nn.Dropout2d(0.5)).train()
+    before, random_state = snapshot(module), torch.get_rng_state()
+    result = capture(module, pictures, 0, ["norm"])
+    assert snapshot(module) == before  # running statistics among it
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert torch.equal(result.logits, module.eval()(pictures))
+
+
+def test_hooks_of_the_user_fire_once_and_stay(gap_network, pictures):
+    fired, kept = [], []
+    gap_network.conv.register_forward_hook(lambda m, inputs, out: kept.append(out))
+    gap_network.relu.register_forward_hook(lambda *_: fired.append("forward"))
+    gap_network.relu.register_forward_pre_hook(lambda *_: fired.append("before"))
+    gap_network.relu.register_full_backward_hook(lambda *_: fired.append("backward"))
+    capture(gap_network, pictures, 0, ["conv"])
+    assert fired == ["before", "forward", "backward"]
+    assert not kept[0].requires_grad  # what they saw is not drawn into our graph
+    gap_network(pictures)
+    assert fired[3:] == ["before", "forward"]
+
+
+def test_a_hook_of_the_user_may_change_the_map(gap_network, pictures):
+    gap_network.relu.register_forward_hook(lambda m, a, out: out * 2)
+    result = capture(gap_network, pictures, 0, ["relu"])
+    assert torch.equal(result.maps["relu"], 2 * gap_network.conv(pictures).relu())
+    assert torch.equal(result.logits, gap_network(pictures))
+
+
+# No graph before the layer.
+
+
+def test_the_graph_begins_with_the_map_of_the_earliest_layer(pictures):
+    module = network(relu=nn.ReLU(), conv2=nn.Conv2d(4, 4, 3), relu2=nn.ReLU())
+    seen = {}
+    for name, part in module.named_children():
+        part.register_forward_pre_hook(lambda m, inputs, name=name: seen.update({name: inputs[0].grad_fn}))
+    capture(module, pictures.requires_grad_(), 0, ["relu2", "relu"])
+    assert (seen["conv"], seen["relu"]) == (None, None)
+    ((start, _),) = seen["conv2"].next_functions
+    assert start.variable.is_leaf
+
+
+def test_parameters_ask_for_no_gradient_while_the_network_runs(gap_network, pictures):
+    asking = []
+    gap_network.fc.register_forward_pre_hook(
+        lambda *_: asking.extend(parameter.requires_grad for parameter in gap_network.parameters())
+    )
+    capture(gap_network, pictures, 0, ["conv"])
+    assert asking == [False] * 4
+
+
+def test_only_what_follows_the_layer_is_saved_for_the_backward_pass(pictures):
+    module = network(relu=nn.ReLU(), conv2=nn.Conv2d(4, 4, 3), relu2=nn.ReLU())
+    saved = set()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.add(tuple(t.shape)) or t, lambda t: t):
+        capture(module, pictures, 0, ["conv2"])
+    assert not saved & {(3, 3, 8, 8), (4, 3, 3, 3), (3, 4, 6, 6)}  # input, weights, maps before conv2
+    assert (3, 4, 4, 4) in saved  # maps behind it
+
+
+# Networks and callers of all kinds.
+
+IN_PLACE = {
+    "rectifier": (nn.ReLU(inplace=True), nn.ReLU()),
+    "product": (Apply(lambda x: x.mul_(3)), Apply(lambda x: x * 3)),
+}
+
+
+@pytest.mark.parametrize("layers", [["conv"], ["relu"], ["conv", "relu"]], ids="+".join)
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_in_place_modules_make_no_difference(pictures, kind, layers):
+    def build(after, inplace):
+        rectified = {"relu": nn.ReLU(inplace)} if "relu" in layers else {}
+        return network(**rectified, after=after)
+
+    in_place, ordinary = IN_PLACE[kind]
+    result = capture(build(in_place, inplace=True), pictures, 0, layers)
+    for layer in layers:
+        assert_equals_autograd(result, build(ordinary, inplace=False), pictures, layer)
+
+
+def test_an_in_place_layer_whose_input_is_used_again(pictures):
+    module = network(block=nn.Module())
+    module.block.relu, module.block.mix = nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1).double()
+    # By the time of the sum, x is rectified: it is the layer's output too.
+    module.block.forward = lambda x: module.block.mix(module.block.relu(x)) + x
+    result = capture(module, pictures, 0, ["block.relu"])
+    assert_equals_autograd(result, module, pictures, "block.relu")
+
+
+@pytest.mark.parametrize("trainable", [True, False], ids=["trainable", "frozen"])
+@pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_any_caller_and_frozen_networks(flat_network, pictures, caller, trainable):
+    maps, gradients = autograd(flat_network, pictures, "relu")
+    flat_network.requires_grad_(trainable)
+    with caller():
+        inputs = pictures * 1  # made here: an inference tensor under inference_mode
+        result = capture(flat_network, inputs, 0, ["relu"])
+        all_classes = capture(flat_network, inputs[:1], [0, 1], ["relu"])
+    assert torch.equal(result.maps["relu"], maps)
+    assert torch.allclose(result.gradients["relu"], gradients, rtol=1e-12)
+    assert torch.allclose(all_classes.gradients["relu"][0], gradients[0], rtol=1e-12)
+
+
+def test_an_inference_tensor_may_be_needed_again_behind_the_layer(pictures):
+    module = Gate().double()
+    with torch.inference_mode():
+        result = capture(module, pictures * 1, 0, ["conv"])
+    assert_equals_autograd(result, module, pictures, "conv")
+
+
+STRUCTURES = {
+    "tuple": (lambda x: (x * 1, "note"), lambda out: out[0]),
+    "tensor second": (lambda x: ("note", x * 1), lambda out: out[1]),
+    "list": (lambda x: [x * 1, x.detach() * 2], lambda out: out[0]),
+    "named tuple": (lambda x: Pair(x * 1, "note"), lambda out: out.maps),
+    "dict": (lambda x: {"maps": x * 1, "note": 1}, lambda out: out["maps"]),
+    "ordered dict": (lambda x: OrderedDict(note=None, maps=x * 1), lambda out: out["maps"]),
+    "default dict": (lambda x: defaultdict(list, maps=x * 1), lambda out: out["maps"]),
+}
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_a_layer_and_a_network_may_give_a_structure(pictures, kind):
+    pack, unpack = STRUCTURES[kind]
+    module = network(packed=Apply(pack), unpack=Apply(unpack), last=lambda x: pack(x.mean((2, 3))))
+    types = []
+    module.unpack.register_forward_pre_hook(lambda m, inputs: types.append(type(inputs[0])))
+    result, expected = capture(module, pictures, 1, ["packed"]), capture(network(), pictures, 1, ["conv"])
+    assert types == [type(pack(pictures))]  # the network goes on with the same structure
+    assert torch.equal(result.logits, expected.logits)
+    assert torch.equal(result.gradients["packed"], expected.gradients["conv"])
+
+
+LAYOUTS = {
+    "channels last": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "window": lambda x: torch.cat([x, x], 3)[..., :8],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_layout_of_the_input_makes_no_difference(flat_network, pictures, layout):
+    expected = capture(flat_network, pictures, 0, ["relu"])
+    result = capture(flat_network, LAYOUTS[layout](pictures), 0, ["relu"])
+    assert torch.allclose(result.maps["relu"], expected.maps["relu"])
+    assert torch.allclose(result.gradients["relu"], expected.gradients["relu"])
+
+
+@pytest.mark.parametrize(("count", "targets"), [(3, [0, 1, 2]), (1, [0, 1, 2])])
+def test_bfloat16_gives_bfloat16_near_the_exact_gradients(flat_network, pictures, count, targets):
+    exact = capture(flat_network, pictures[:count], targets, ["relu"]).gradients["relu"]
+    inputs = pictures[:count].bfloat16()
+    rough = capture(flat_network.bfloat16(), inputs, targets, ["relu"]).gradients["relu"]
+    assert rough.dtype == torch.bfloat16
+    assert (rough - exact).abs().mean() < 0.02 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("targets", [None, 1, [], lambda logits: logits[:, 0]], ids=repr)
+def test_no_picture_gives_no_map(gap_network, pictures, targets):
+    result = capture(gap_network, pictures[:0], targets, ["relu"])
+    assert result.gradients["relu"].shape == result.maps["relu"].shape == (0, 4, 8, 8)
+
+
+def test_a_compiled_network(gap_network, pictures):
+    compiled = torch.compile(gap_network, backend="eager")
+    compiled(pictures)  # hooks that come after the first call must not be missed
+    result = capture(compiled, pictures, 0, ["_orig_mod.relu"])
+    expected = capture(gap_network, pictures, 0, ["relu"])
+    assert torch.allclose(result.gradients["_orig_mod.relu"], expected.gradients["relu"])
+
+
+# Targets.
+
+TARGETS = [
+    (2, [2, 2, 2]),
+    (np.int64(2), [2, 2, 2]),
+    (torch.tensor(1), [1, 1, 1]),
+    ([2, 0, 1], [2, 0, 1]),
+    ((0, 0, 1), [0, 0, 1]),
+    (np.array([2, 1, 0]), [2, 1, 0]),
+    (torch.tensor([1, 2, 2]), [1, 2, 2]),
+    (torch.tensor([2, 1, 0], dtype=torch.int16), [2, 1, 0]),
+    (torch.tensor([0, 1, 2], dtype=torch.uint8), [0, 1, 2]),  # not to be taken for a mask
+]
+
+
+@pytest.mark.parametrize(("targets", "indices"), TARGETS)
+def test_targets_are_one_index_for_all_or_one_each(flat_network, pictures, targets, indices):
+    def score(logits):
+        return logits[torch.arange(3), indices]
+
+    result = capture(flat_network, pictures, targets, ["relu"])
+    assert result.target.tolist() == indices
+    assert torch.equal(result.scores, score(flat_network(pictures)))
+    assert_equals_autograd(result, flat_network, pictures, "relu", score=score)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32], ids=str)
+def test_classes_of_one_picture_may_be_any_integers(flat_network, pictures, dtype):
+    result = capture(flat_network, pictures[:1], torch.tensor([0, 1, 2], dtype=dtype), ["relu"])
+    assert result.scores.tolist() == flat_network(pictures[:1])[0].tolist()
+
+
+def test_no_target_means_each_pictures_top_class(flat_network, pictures):
+    top = flat_network(pictures).max(1)
+    result = capture(flat_network, pictures, None, ["relu"])
+    assert torch.equal(result.target, top.indices)
+    assert torch.equal(result.scores, top.values)
+
+
+def test_a_function_may_be_the_target(flat_network, pictures):
+    def margin(logits):
+        return logits[:, 0] - logits[:, 1:].logsumexp(1)
+
+    result = capture(flat_network, pictures, margin, ["relu"])
+    assert result.target is margin
+    assert_equals_autograd(result, flat_network, pictures, "relu", score=margin)
+
+
+OUTPUTS = {
+    "one map per class": (lambda x: x, lambda y: y[:, 2].mean((1, 2))),
+    "one row, no batch": (lambda x: x.mean((0, 2, 3)), lambda y: y[2:3]),
+    "one number": (lambda x: x[0, 2].mean(), lambda y: y[None]),
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_a_function_explains_outputs_that_are_not_one_row_per_picture(pictures, kind):
+    last, target = OUTPUTS[kind]
+    result = capture(network(last=last), pictures[:1], target, ["conv"])
+    expected = capture(network(), pictures[:1], 2, ["conv"])
+    assert torch.allclose(result.gradients["conv"], expected.gradients["conv"])
+
+
+UNFIT_TARGETS = [
+    (3, "class 3 is out of range: the classes are 0 to 2"),
+    ([0, -1, 2], "class -1 is out of range"),
+    ([0, 1], "2 targets do not fit 3 pictures"),
+    ([], "the list of targets is empty"),
+    (1.0, "targets are class indices, one per picture, not 1.0"),
+    ([True, False, True], "targets are class indices"),
+    ([[0, 1, 2]], "targets are class indices"),
+    ([[0], [1, 2]], "targets are class indices"),
+    ([None, 1, 2], "targets are class indices"),
+    ("cat", "targets are class indices, one per picture, not 'cat'"),
+    (lambda y: y, "the target function gave (3, 3); it gives one scalar per picture, (3,)"),
+    (lambda y: y.sum(), "the target function gave ()"),
+    (lambda y: 1.0, "the target function gave float"),
+    (lambda y: y[:, 0] * float("nan"), "scores for the targets are not finite"),
+    (lambda y: y[:, 0] / 0, "scores for the targets are not finite"),
+    (lambda y: y[:, 0].detach(), "layer 'relu' does not influence the score"),
+]
+
+
+@pytest.mark.parametrize(("targets", "message"), UNFIT_TARGETS)
+def test_targets_that_do_not_fit_are_refused(gap_network, pictures, targets, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        capture(gap_network, pictures, targets, ["relu"])
+
+
+# Layers and outputs that do not fit.
+
+MISFITS = {
+    "none": (network(), [], "at least one layer"),
+    "unknown": (network(), ["covn"], "no layer is called 'covn'; the nearest names are conv"),
+    "root": (network(), [""], "no layer is called ''"),
+    "twice": (network(again=nn.Sequential(*[nn.ReLU()] * 2)), ["again.0"], "'again.0' runs more than once"),
+    "unreached": (network(aside=nn.ReLU()), ["aside.spare"], "'aside.spare' is not reached"),
+    "no influence": (
+        network(cut=Apply(torch.Tensor.detach)),
+        ["conv"],
+        "'conv' does not influence the score",
+    ),
+    "second without influence": (network(cut=Apply(torch.Tensor.detach)), ["out", "conv"], "'conv' does not"),
+    "rows": (network(), ["mean"], "'mean' gives output of shape (3, 4), without height and width"),
+    "no tensor": (network(last=lambda x: "no"), ["mean"], "'mean' gives output of shape None"),
+    "nothing out": (network(last=lambda x: None), ["conv"], "output holds no tensor; it is a NoneType"),
+    "dense": (network(last=lambda x: x), ["conv"], "output has shape (3, 4, 6, 6), not (N, classes)"),
+    "more maps than pictures": (
+        network(crops=Apply(lambda x: torch.cat([x, x])), back=Apply(lambda x: x[:3] + x[3:])),
+        ["crops"],
+        "'crops' gives output of shape (6, 4, 6, 6)",
+    ),
+    "more rows than pictures": (
+        network(last=lambda x: x.mean((2, 3)).repeat(2, 1)),
+        ["conv"],
+        "shape (6, 4)",
+    ),
+    "infinite slope": (network(relu=nn.ReLU(), root=Apply(torch.sqrt)), ["relu"], "not finite"),
+}
+MISFITS["unreached"][0].aside.spare = nn.ReLU()
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_layers_and_networks_that_do_not_fit_are_refused(pictures, case):
+    module, layers, message = MISFITS[case]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        capture(module, pictures, 0, layers)
+
+
+def test_a_network_made_in_inference_mode_is_refused(pictures):
+    with torch.inference_mode():  # no gradient can ever pass through tensors made here
+        module = network()
+        flags = [parameter.requires_grad for parameter in module.parameters()]
+        with pytest.raises(ValueError, match="inference"):
+            capture(module, pictures, 0, ["conv"])
+    assert [parameter.requires_grad for parameter in module.parameters()] == flags
+
+
+# The smaller parts.
+
+
+def test_find_layer_gives_the_module_at_a_dotted_path():
+    module = network(block=nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()))
+    assert find_layer(module, "block.1") is module.block[1]
+
+
+def test_find_layer_knows_every_name_of_a_shared_module(gap_network):
+    module = nn.ModuleDict({"body": gap_network, "features": gap_network.relu})
+    assert find_layer(module, "body.relu") is gap_network.relu
+    assert find_layer(module, "features") is gap_network.relu
+
+
+def test_trace_tells_what_ran_in_order(pictures, snapshot):
+    module = network(norm=nn.BatchNorm2d(4), drop=nn.Dropout(0.5), pool=nn.MaxPool2d(2)).train()
+    before = snapshot(module)
+    visits, logits = trace(module, pictures)
+    assert snapshot(module) == before
+    assert [visit.name for visit in visits] == ["conv", "norm", "drop", "pool", "out", "tanh", "mean"]
+    assert [visit.shape for visit in visits][2:4] == [(3, 4, 6, 6), (3, 4, 3, 3)]
+    assert [visit.kind for visit in visits][2:4] == [nn.Dropout, nn.MaxPool2d]
+    assert {visit.calls for visit in visits} == {1}
+    assert torch.equal(logits, module.eval()(pictures))
+    assert not logits.requires_grad
+
+
+def test_trace_counts_calls_and_passes_over_what_is_no_tensor(pictures):
+    relu = nn.ReLU()
+    module = network(relu=relu, text=Apply(lambda x: str(len(x))), again=nn.Sequential(relu))
+    module.again.register_forward_pre_hook(lambda *_: pictures)
+    module.out = Apply(lambda x: (x, "note"))
+    module.tanh = Apply(lambda pair: pair[0])
+    visits, _ = trace(module, pictures)
+    assert [visit.name for visit in visits] == ["conv", "relu", "again", "out", "tanh", "mean"]
+    assert [visit.calls for visit in visits] == [1, 2, 1, 1, 1, 1]
+
+
+def test_trace_leaves_no_hook_when_the_network_fails(gap_network, snapshot):
+    before = snapshot(gap_network)
+    with pytest.raises(RuntimeError):
+        trace(gap_network, torch.zeros(1, 5, 8, 8, dtype=torch.float64))
+    assert snapshot(gap_network) == before
+
+
+def test_left_as_found_freezes_inside_and_restores_outside(gap_network, snapshot):
+    before = snapshot(occupied(gap_network))
+    with pytest.raises(KeyboardInterrupt), left_as_found(gap_network):
+        assert not any(part.training for part in gap_network.modules())
+        assert not any(parameter.requires_grad for parameter in gap_network.parameters())
+        raise KeyboardInterrupt
+    assert snapshot(gap_network) == before

@@ -1,0 +1,200 @@
+import io
+import statistics
+import time
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets import HTML
+from ipywidgets import Image as Shown
+from PIL import Image
+
+import gmcam
+from gmcam import Network, explain
+from gmcam.networks import Preprocessing
+from gmcam.views import explorer as module
+from gmcam.views import overlay
+from gmcam.views.explorer import WIDTH, explorer
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    layers = [
+        torch.nn.Conv2d(3, 6, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.MaxPool2d(2),
+        torch.nn.Conv2d(6, 8, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 6),
+    ]
+    return Network(
+        torch.nn.Sequential(*layers),
+        name="<b>small</b>",
+        preprocess=Preprocessing(16, 16),
+        classes=("cat", "cup", "<i>coin</i>", "dog", "hat", "bee"),
+        input_shape=(3, 16, 16),
+    )
+
+
+def parts(widget):
+    return [widget, *(part for child in getattr(widget, "children", ()) for part in parts(child))]
+
+
+def control(widget, description):
+    (found,) = [part for part in parts(widget) if getattr(part, "description", None) == description]
+    return found
+
+
+def shown(widget):
+    (picture,) = [part for part in parts(widget) if isinstance(part, Shown)]
+    return np.asarray(Image.open(io.BytesIO(picture.value)))
+
+
+def words(widget):
+    (found,) = [part for part in parts(widget) if type(part) is HTML]
+    return found.value
+
+
+def base(network, image=PICTURE):
+    view = network.view(image)
+    return view.resize((WIDTH, round(WIDTH * view.height / view.width)), Image.Resampling.LANCZOS)
+
+
+def expected(network, widget):
+    """The picture for the controls' values, computed beside the explorer."""
+    result = explain(
+        network,
+        PICTURE,
+        control(widget, "class").value,
+        method=control(widget, "method").value,
+        layer=control(widget, "layer").value,
+    )
+    return overlay(base(network), result.maps[0], control(widget, "opacity").value)
+
+
+def test_it_opens_with_the_top_class_the_default_layer_and_the_last_method(network):
+    widget = explorer(network, PICTURE, methods=("cam", "grad_cam"))
+    assert control(widget, "class").value == int(network.probabilities(PICTURE)[0].argmax())
+    assert control(widget, "layer").value == network.default_layer
+    assert control(widget, "method").value == "grad_cam"
+    assert np.array_equal(shown(widget), expected(network, widget))
+
+
+@pytest.mark.parametrize(
+    ("description", "value"),
+    [("class", 4), ("layer", "16x16"), ("method", "hires_cam"), ("method", "cam"), ("opacity", 0.3)],
+)
+def test_every_control_changes_the_picture_to_what_explain_gives(description, value, network):
+    widget = explorer(network, PICTURE, classes=("cat", "hat"))
+    before = shown(widget)
+    control(widget, description).value = value
+    assert np.array_equal(shown(widget), expected(network, widget))
+    assert not np.array_equal(shown(widget), before)
+
+
+def test_two_changes_add_up_and_can_be_taken_back(network):
+    widget = explorer(network, PICTURE)
+    first = shown(widget)
+    control(widget, "layer").value = "16x16"
+    control(widget, "opacity").value = 0.9
+    assert np.array_equal(shown(widget), expected(network, widget))
+    control(widget, "layer").value = network.default_layer
+    control(widget, "opacity").value = 0.75
+    assert np.array_equal(shown(widget), first)
+
+
+def test_without_names_the_five_most_probable_classes_are_offered(network):
+    chances, indices = network.probabilities(PICTURE)[0].sort(descending=True)
+    options = control(explorer(network, PICTURE), "class").options
+    assert options == tuple(
+        (f"{network.classes[i]} ({p:.1%})", i) for p, i in zip(chances[:5], indices[:5].tolist(), strict=True)
+    )
+
+
+def test_classes_and_methods_asked_for_are_offered_in_their_order(network):
+    widget = explorer(network, PICTURE, classes=("HAT", "cat"), methods=("gmcam", "grad_cam"))
+    assert [index for _, index in control(widget, "class").options] == [4, 0]
+    assert control(widget, "method").options == (("GMCAM", "gmcam"), ("Grad-CAM", "grad_cam"))
+    assert control(widget, "layer").options == tuple(network.layers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": ("lion",)}, "no class called 'lion'"),
+        ({"methods": ("gradcam",)}, "no method is called 'gradcam'; there are cam, grad_cam"),
+    ],
+)
+def test_unknown_names_are_refused(arguments, message, network):
+    with pytest.raises(ValueError, match=message):
+        explorer(network, PICTURE, **arguments)
+
+
+def test_cam_away_from_the_last_map_says_so_and_shows_the_bare_picture(network):
+    widget = explorer(network, PICTURE, methods=("cam",))
+    control(widget, "layer").value = "16x16"
+    assert "use grad_cam" in words(widget)
+    assert np.array_equal(shown(widget), np.asarray(base(network)))
+    control(widget, "layer").value = network.default_layer
+    assert "use grad_cam" not in words(widget)
+    assert np.array_equal(shown(widget), expected(network, widget))
+
+
+def test_names_with_markup_are_escaped_in_the_words(network):
+    network.module[5] = torch.nn.AdaptiveMaxPool2d(1)  # so that CAM is not defined
+    widget = explorer(network, PICTURE, methods=("cam",))
+    assert "&lt;b>small&lt;/b>" in words(widget)
+    assert "<b>" not in words(widget)
+
+
+def test_names_with_markup_stay_text_in_the_list_of_classes(network):
+    label, _ = control(explorer(network, PICTURE, classes=("<i>coin</i>",)), "class").options[0]
+    assert label.startswith("<i>coin</i> (")
+
+
+def test_the_words_give_logit_size_and_place(network):
+    widget = explorer(network, PICTURE, classes=("cup",))
+    result = explain(network, PICTURE, "cup")
+    row, column = divmod(int(result.raw[0].argmax()), 8)
+    assert f"logit {result.score[0]:.2f}; map of 8 × 8 cells" in words(widget)
+    assert f"strongest in row {row}, column {column}" in words(widget)
+
+
+def test_an_empty_map_is_said_in_words(network):
+    network.module[3].bias.data.fill_(-1e6)
+    assert "the map is empty" in words(explorer(network, PICTURE))
+
+
+def test_a_map_is_computed_once_however_often_it_is_drawn(network, monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, "explain", lambda *a, **k: calls.append(1) or explain(*a, **k))
+    widget = explorer(network, PICTURE, classes=("cat", "hat"))
+    for opacity in (0.1, 0.2, 0.3):
+        control(widget, "opacity").value = opacity
+    assert len(calls) == 1
+    control(widget, "class").value = 4
+    control(widget, "class").value = 0
+    assert len(calls) == 2
+
+
+@pytest.mark.slow
+def test_one_update_takes_less_than_a_tenth_of_a_second():
+    network = gmcam.load("collage-vgg")
+    widget = explorer(network, gmcam.scene("cat", "cup", seed=3).image, classes=network.classes)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = []
+    for layer in network.layers:
+        control(widget, "layer").value = layer
+        for index in range(1, len(network.classes)):
+            start = time.process_time()  # what other programs take does not count
+            control(widget, "class").value = index
+            seconds.append(time.process_time() - start)
+        control(widget, "class").value = 0
+    torch.set_num_threads(threads)
+    assert statistics.median(seconds) < 0.1

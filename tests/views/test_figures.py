@@ -1,0 +1,225 @@
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.colors import same_color
+from PIL import Image
+from torch.nn import functional as F
+
+from gmcam import Network, explain, show
+from gmcam.networks import Preprocessing
+from gmcam.views import feature_sheet, grid, overlay, pipeline
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 8, 3), dtype=np.uint8))
+GREY = np.floor(np.asarray(PICTURE.convert("L"), np.float32)[..., None] * np.float32(0.8) + 25)
+HOTTEST = [int(value * 255) for value in matplotlib.colormaps["inferno"](255)[:3]]
+
+
+@pytest.fixture
+def network(gap_network):
+    return Network(
+        gap_network,
+        name="small",
+        preprocess=Preprocessing(8, 8),
+        classes=("cat", "cup", "coin"),
+        input_shape=(3, 8, 8),
+    )
+
+
+def titles(figure):
+    """Of the panels, without the colour bar."""
+    return [ax.get_title() for ax in figure.axes if ax.get_label() != "<colorbar>"]
+
+
+def drawn(figure, index):
+    """What panel number ``index`` shows, as it was given to matplotlib."""
+    return figure.axes[index].images[0].get_array()
+
+
+def test_where_nothing_is_salient_the_grey_picture_shows():
+    assert np.array_equal(overlay(PICTURE, np.zeros((3, 2))), np.repeat(GREY, 3, 2).astype(np.uint8))
+
+
+@pytest.mark.parametrize("opacity", [0, 1])
+def test_where_everything_is_salient_opacity_decides(opacity):
+    found = overlay(PICTURE, torch.ones(3, 2), opacity)
+    expected = np.broadcast_to(HOTTEST, (12, 8, 3)) if opacity else np.repeat(GREY, 3, 2)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, expected)
+
+
+def test_in_between_picture_and_colour_mix_by_opacity_times_saliency():
+    colour = np.array(matplotlib.colormaps["inferno"](int(0.5 * 255))[:3]) * 255
+    grey = np.asarray(PICTURE.convert("L"), float)[..., None] * 0.8 + 25
+    found = overlay(PICTURE, np.full((12, 8), 0.5), 0.6)
+    assert np.abs(found - (grey * 0.7 + colour * 0.3)).max() <= 1
+
+
+def test_a_map_of_another_size_is_scaled_smoothly_to_the_picture():
+    coarse = torch.tensor([[0.0, 1.0, 0.3]])
+    fine = F.interpolate(coarse[None, None], (12, 8), mode="bilinear", align_corners=False)[0, 0]
+    found, expected = (overlay(PICTURE, saliency).astype(int) for saliency in (coarse, fine))
+    assert np.abs(found - expected).max() <= 4  # a step in the table of 256 colours
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.1, float("nan")])
+def test_an_opacity_outside_its_range_is_refused(opacity):
+    with pytest.raises(ValueError, match="opacity lies between 0 and 1, not"):
+        overlay(PICTURE, np.zeros((3, 2)), opacity)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 3, 2), (3, 2, 3)], ids=str)
+def test_a_map_without_height_and_width_is_refused(shape):
+    with pytest.raises(ValueError, match=r"a saliency map is \(h, w\), not"):
+        overlay(PICTURE, np.zeros(shape))
+
+
+def test_one_result_shows_the_picture_and_a_map_per_class(network):
+    result = explain(network, PICTURE, ["coin", "cat"])
+    chances = result.probabilities[0]
+    figure = show(PICTURE, result, opacity=0.5)
+    assert titles(figure) == ["picture", f"GMCAM\ncoin, {chances[2]:.1%}", f"GMCAM\ncat, {chances[0]:.1%}"]
+    assert np.array_equal(drawn(figure, 0), np.asarray(network.view(PICTURE)))
+    assert np.array_equal(drawn(figure, 2), overlay(network.view(PICTURE), result.maps[1], 0.5))
+    assert figure.axes[-1].get_ylabel() == "saliency"
+
+
+def test_several_methods_for_one_class_stand_in_a_line(network):
+    results = [explain(network, PICTURE, "cup", method=name) for name in ("grad_cam", "gmcam")]
+    lines = [title.splitlines()[0] for title in titles(show(PICTURE, *results))]
+    assert lines == ["picture", "Grad-CAM", "GMCAM"]
+
+
+def test_several_methods_for_several_classes_make_a_table(network):
+    results = [
+        explain(network, PICTURE, ["cup", "cat"], method=name) for name in ("cam", "grad_cam", "gmcam")
+    ]
+    figure = show(PICTURE, *results)
+    assert titles(figure) == ["picture", "CAM", "Grad-CAM", "GMCAM", "", "", "", ""]
+    chances = results[0].probabilities[0]
+    rows = [ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()]
+    assert rows[:2] == [f"cup, {chances[1]:.1%}", f"cat, {chances[0]:.1%}"]
+    assert np.array_equal(drawn(figure, 5), overlay(network.view(PICTURE), results[0].maps[1]))
+
+
+def test_an_empty_map_is_marked(network):
+    network.module.conv.bias.data.fill_(-1e6)
+    assert titles(show(PICTURE, explain(network, PICTURE, "cup")))[1].startswith("GMCAM (empty map)\ncup")
+
+
+def test_a_score_of_the_readers_own_is_titled_by_its_function(network):
+    def contrast(logits):
+        return logits[:, 0] - logits[:, 1]
+
+    assert titles(show(PICTURE, explain(network, PICTURE, contrast)))[1] == "GMCAM\ncontrast"
+
+
+def test_showing_nothing_is_refused():
+    with pytest.raises(ValueError, match="show needs at least one result of explain"):
+        show(PICTURE)
+
+
+@pytest.mark.parametrize(("count", "columns", "shape"), [(1, 4, (1, 1)), (3, 4, (1, 3)), (5, 2, (3, 2))])
+def test_a_grid_has_as_many_lines_as_it_needs(count, columns, shape):
+    figure = grid([np.zeros((2, 2, 3), np.uint8)] * count, columns=columns)
+    spec = figure.axes[0].get_subplotspec().get_gridspec()
+    assert (spec.nrows, spec.ncols) == shape
+    assert sum(bool(ax.images) for ax in figure.axes) == count
+
+
+def test_a_grid_takes_pictures_arrays_and_tensors():
+    tensor = torch.tensor([[0.0, 2.0]], dtype=torch.bfloat16, requires_grad=True)
+    figure = grid([PICTURE, np.asarray(PICTURE), tensor], ["a", "b", "c"])
+    assert titles(figure) == ["a", "b", "c"]
+    assert np.array_equal(drawn(figure, 0), np.asarray(PICTURE))
+    assert np.array_equal(drawn(figure, 1), np.asarray(PICTURE))
+    assert drawn(figure, 2).tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected", "colours"),
+    [
+        (0, 3, (0, 3), "inferno"),
+        (1, 2, (0, 2), "inferno"),
+        (0, 0, (0, 1), "inferno"),
+        (-1, 3, (-3, 3), "PuOr"),
+        (-4, 3, (-4, 4), "PuOr"),
+        (-2, -1, (-2, 2), "PuOr"),
+    ],
+)
+def test_maps_share_a_scale_that_is_symmetric_where_values_are_signed(low, high, expected, colours):
+    figure = grid([np.full((2, 2), low), np.full((2, 2), high)], bar="value")
+    for ax in figure.axes[:2]:
+        image = ax.images[0]
+        assert (image.norm.vmin, image.norm.vmax) == expected
+        assert image.cmap.name == colours
+    assert figure.axes[2].get_ylabel() == "value"
+
+
+def test_white_stands_for_zero_on_the_signed_scale():
+    image = grid([np.array([[-1.0, 0.0, 3.0]])]).axes[0].images[0]
+    assert np.allclose(image.cmap(image.norm(0.0))[:3], 1, atol=0.04)
+
+
+def test_panels_carry_no_ticks_and_no_frame():
+    ax = grid([np.zeros((2, 2, 3), np.uint8)], ["one"]).axes[0]
+    assert not len(ax.get_xticks()) and not len(ax.get_yticks())
+    assert not any(spine.get_visible() for spine in ax.spines.values())
+    assert same_color(ax.title.get_color(), "#222222")
+
+
+def test_the_feature_sheet_starts_with_the_strongest_map():
+    maps = torch.zeros(5, 2, 2)
+    maps[3], maps[1], maps[4] = -9, 5, 7  # strength is the mean size, whatever the sign
+    figure = feature_sheet(maps, count=3, columns=2)
+    assert titles(figure)[:3] == ["k = 3", "k = 4", "k = 1"]
+    assert np.array_equal(drawn(figure, 0), maps[3].numpy())
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (1, 5, 2, 2)], ids=str)
+def test_a_feature_sheet_is_of_one_picture(shape):
+    with pytest.raises(ValueError, match=r"feature maps of one picture are \(K, h, w\), not"):
+        feature_sheet(torch.zeros(shape))
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_pipeline_shows_every_step_from_maps_to_gmcam(network):
+    found = titles(pipeline(network, PICTURE, "cup", channels=2))
+    assert found[0] == "picture\nY = logit of “cup”"
+    assert sum(title.startswith("$M_{") for title in found) == 2
+    assert sum(title.startswith("$C_{") for title in found) == 2
+    assert [title for title in found if "Eq." in title or title == "Grad-CAM"] == [
+        "Eq. 4\nReLU $\\sum_k \\lambda_k M_k$",
+        "Eq. 5: GM\nReLU $\\sum_k C_k \\odot M_k$",
+        "Grad-CAM",
+        "Eq. 6: GMCAM",
+    ]
+
+
+@pytest.mark.parametrize(("title", "method"), [("Grad-CAM", "grad_cam"), ("Eq. 6: GMCAM", "gmcam")])
+def test_the_pipeline_ends_in_the_maps_that_explain_computes(network, title, method):
+    figure = pipeline(network, PICTURE, "cup")
+    raw = explain(network, PICTURE, "cup", method=method).raw[0]
+    (panel,) = [ax for ax in figure.axes if ax.get_title() == title]
+    expected = overlay(network.view(PICTURE), (raw / raw.max()).float())
+    assert np.abs(panel.images[0].get_array().astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"target": "dog"}, "no class called 'dog'"), ({"target": 0, "layer": "no"}, "no layer is called 'no'")],
+)
+def test_the_pipeline_names_what_it_does_not_find(arguments, message, network):
+    with pytest.raises(ValueError, match=message):
+        pipeline(network, PICTURE, **arguments)
+
+
+def test_a_figure_shows_itself_as_a_png_without_pyplot(network):
+    figure = pipeline(network, PICTURE, "cup")
+    with Image.open(io.BytesIO(figure._repr_png_())) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > picture.height > 200
+    assert plt.get_fignums() == []
