@@ -44,3 +44,9 @@ def test_a_photo_is_found_without_importing_its_package(monkeypatch):
     monkeypatch.delitem(sys.modules, "sklearn", raising=False)
     assert PHOTOS["flower"].path.is_file()
     assert "sklearn" not in sys.modules
+
+
+def test_help_lists_every_photo_with_its_credit_and_licence():
+    lines = photo.__doc__.splitlines()
+    for name, entry in PHOTOS.items():
+        assert f"    - ``{name}``: {entry.title}; {entry.credit}; {entry.licence}" in lines
