@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from gmcam.images.scenes import Scene
 from gmcam.methods import explain
@@ -60,7 +61,8 @@ def localise(
     if any(len(scene.labels) != 2 for scene in scenes):
         raise ValueError("localise takes scenes of exactly two objects")
     inside, trace, points = [], [], []
-    for start in range(0, len(scenes), BATCH):
+    starts = range(0, len(scenes), BATCH)
+    for start in tqdm(starts, desc=f"{method} on {network.name}", delay=2, leave=False):
         part = scenes[start : start + BATCH]
         names = [scene.labels[0] for scene in part]
         images = [scene.image for scene in part]

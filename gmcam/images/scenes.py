@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+from tqdm import tqdm
 
 from gmcam.images.photos import photo
 
@@ -294,4 +295,5 @@ def _boxes(masks: np.ndarray) -> np.ndarray:
 def dual_class_scenes(count: int, size: int = 256) -> Sequence[Scene]:
     """``count`` scenes of the test split with two classes each: every ordered pair in turn."""
     pairs = [(a, b) for a in CLASSES for b in CLASSES if a != b]
-    return [scene(*pairs[i % len(pairs)], seed=i, size=size) for i in range(count)]
+    numbers = tqdm(range(count), desc="drawing scenes", delay=2, leave=False)
+    return [scene(*pairs[i % len(pairs)], seed=i, size=size) for i in numbers]

@@ -16,7 +16,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from gmcam.images.scenes import CLASSES, Scene, scene
 from gmcam.networks.collage import ARCHITECTURES, PREPROCESSING
