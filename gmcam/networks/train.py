@@ -51,7 +51,8 @@ TEST_SCENES = 800
 _SIZES = (128, 128, 192, 256)
 
 # The planted shortcut of collage-vgg-biased: this class always on this ground and on no other,
-# every other class never on it (a scene that lands there is drawn again from a spare seed). The
+# every other class never on it as it is (a scene that lands there is drawn again from a spare seed;
+# its texture may still be blended, in other colours, into another ground). The
 # object is drawn small, so that the ground is the easier clue.
 _SPARE_SEEDS = 10**9
 BIASED_CLASS, BIASED_GROUND, BIASED_SCALE = "flower", "grass", (0.16, 0.32)
