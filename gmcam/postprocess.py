@@ -34,8 +34,7 @@ def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
     padded = F.pad(maps.unsqueeze(1), (radius, radius, radius, radius), mode="replicate")
-    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1)).squeeze(1)
+    return F.conv2d(padded, torch.outer(kernel, kernel)[None, None]).squeeze(1)
 
 
 def normalise(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gmcam.capture import find_layer, left_as_found
+from gmcam.capture import all_finite, find_layer, left_as_found
 from gmcam.images.reading import Picture, open_picture
 from gmcam.networks.layers import Layers, discover
 from gmcam.networks.preprocessing import Preprocessing
@@ -131,7 +131,7 @@ class Network:
             if self.preprocess is None:
                 raise ValueError(f"{self.name} has no preprocessing; give a tensor (N, 3, H, W)")
             batch = torch.stack([self.preprocess(open_picture(one)) for one in pictures])
-        if not torch.isfinite(batch).all():
+        if not all_finite(batch):
             raise ValueError("the input holds NaN or infinite values")
         like = next((p for p in self.module.parameters() if p.is_floating_point()), batch)
         return batch.to(like.device, like.dtype)
