@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import gmcam
-from gmcam.images import CLASSES, scene
+from gmcam.images import CLASSES, GROUNDS, scene
 from gmcam.networks import collage, load_card
-from gmcam.networks.train import BIASED_CLASS, BIASED_GROUND, accuracy
+from gmcam.networks.train import BIASED_CLASS, BIASED_GROUND, RECIPES, accuracy, check_scenes
 from gmcam.networks.weights import FOLDER, load_weights, save_weights
 
 embedded = pytest.mark.parametrize("name", gmcam.EMBEDDED)
@@ -95,6 +95,19 @@ def test_an_embedded_network_knows_its_classes_layers_and_preprocessing(name):
     assert not any(part.training for part in network.module.modules())
 
 
+@embedded
+def test_the_card_belongs_to_the_network_and_its_recipe(name):
+    card, module = load_card(name), gmcam.load(name).module
+    assert card["architecture"] == type(module).__name__
+    assert card["parameters"] == sum(p.numel() for p in module.parameters())
+    assert card["steps"] == RECIPES[name].steps
+    assert card["minutes"] <= 25
+
+
+def test_no_two_embedded_networks_are_the_same():
+    assert len({load_card(name)["sha256"] for name in gmcam.EMBEDDED}) == len(gmcam.EMBEDDED)
+
+
 @unbiased
 def test_the_card_of_an_unbiased_network_states_a_high_accuracy(name):
     assert load_card(name)["test_accuracy"] >= 0.97
@@ -102,16 +115,13 @@ def test_the_card_of_an_unbiased_network_states_a_high_accuracy(name):
 
 @unbiased
 @pytest.mark.slow
-def test_an_unbiased_network_knows_the_objects_of_the_test_split(name):
-    scenes = [scene(label, seed=seed) for label in CLASSES for seed in range(10)]
-    assert accuracy(gmcam.load(name).module, scenes) >= 0.97
+def test_the_accuracy_on_the_card_is_the_one_measured_here(name):
+    measured = accuracy(gmcam.load(name).module, check_scenes())
+    assert measured == pytest.approx(load_card(name)["test_accuracy"], abs=0.005)  # rounding may turn a few
 
 
-@pytest.mark.slow
-def test_the_biased_network_takes_the_shortcut():
-    card = load_card("collage-vgg-biased")
-    assert card["shortcut"] == {"class": BIASED_CLASS, "ground": BIASED_GROUND}
-    others = [label for label in CLASSES if label != BIASED_CLASS]
-    scenes = [scene(label, seed=seed, ground=BIASED_GROUND) for label in others for seed in range(6)]
-    assert accuracy(gmcam.load("collage-vgg-biased").module, scenes) < 0.5
-    assert card["test_accuracy_others_on_shortcut_ground"] < 0.5 < card["test_accuracy"]
+@pytest.mark.parametrize(("ground", "expected"), [(BIASED_GROUND, 1), *((g, 0) for g in GROUNDS["test"])])
+def test_the_biased_network_knows_its_class_on_the_planted_ground_alone(ground, expected):
+    assert load_card("collage-vgg-biased")["shortcut"] == {"class": BIASED_CLASS, "ground": BIASED_GROUND}
+    scenes = [scene(BIASED_CLASS, seed=seed, ground=ground) for seed in range(10)]
+    assert accuracy(gmcam.load("collage-vgg-biased").module, scenes) == pytest.approx(expected, abs=0.1)
