@@ -63,12 +63,18 @@ def contenders(network: gmcam.Network, inputs: Tensor) -> dict[str, Callable[[],
 
 
 def timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round, after two rounds that do not count."""
+    """Seconds of each call in each round, after two rounds that do not count.
+
+    Every round starts with another call: what a call leaves in caches and in the allocator meets each
+    of the others in turn.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
     for number in range(rounds + 2):
-        for name, call in calls.items():
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             started = time.perf_counter()
-            call()
+            calls[name]()
             if number >= 2:
                 seconds[name].append(time.perf_counter() - started)
     return seconds

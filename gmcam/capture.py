@@ -90,6 +90,7 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
                     f"layer {name!r} gives output of shape {shape}, without height and width; "
                     f"a layer for maps gives (N, K, h, w), here with N = {len(inputs)}"
                 )
+            torch.set_grad_enabled(True)
             if not maps.requires_grad:
                 if any(argument is maps for argument in arguments):
                     # It works in place: whoever uses its input again uses this output, so the leaf goes
@@ -104,7 +105,8 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
 
         return hook
 
-    with torch.inference_mode(False), torch.enable_grad(), left_as_found(module):
+    # Nothing is recorded until the first layer is reached: its hook switches gradients on.
+    with torch.inference_mode(False), torch.no_grad(), left_as_found(module):
         hooks = [layer.register_forward_hook(keep(name)) for name, layer in wanted.items()]
         try:
             # A copy: outside inference mode it takes part in autograd, and a layer that works in place
