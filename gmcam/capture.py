@@ -65,8 +65,9 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
     ``.grad`` or training flag.
 
     Raises ``ValueError`` for a layer that does not exist, is not reached, runs more than once, has
-    no height and width or does not influence the score; for targets that do not fit the output;
-    for scores that are not finite.
+    no height and width, not one map per picture or no influence on the score; for targets that do
+    not fit the output; for scores or gradients that are not finite; for a network that was made in
+    inference mode.
     """
     if not layers:
         raise ValueError("capture needs the name of at least one layer")
@@ -250,16 +251,14 @@ def _gradients(scores: Tensor, maps: Mapping[str, Tensor], batched: bool) -> dic
             )
         else:  # pictures do not mix, so the gradient of the sum holds each picture's own
             found = torch.autograd.grad(scores.sum(), list(maps.values()), allow_unused=True)
+    gradients = {}
     for name, gradient in zip(maps, found, strict=True):
         if gradient is None:
             raise ValueError(f"layer {name!r} does not influence the score")
         if not all_finite(gradient):
             raise ValueError(f"the gradients at layer {name!r} are not finite")
-    return {
-        name: gradient.squeeze(1) if batched else gradient
-        for name, gradient in zip(maps, found, strict=True)
-        if gradient is not None
-    }
+        gradients[name] = gradient.squeeze(1) if batched else gradient
+    return gradients
 
 
 def _first_tensor(output: Any) -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from html import escape
 
 import ipywidgets
 import numpy as np
@@ -77,7 +78,7 @@ def explorer(
             result = computed(target.value, layer.value, method.value)
         except ValueError as error:  # CAM away from the last map: say so and show the bare picture
             picture.value = _png(np.asarray(view))
-            words.value = f"<em>{_escape(str(error))}</em>"
+            words.value = f"<em>{escape(str(error))}</em>"
             return
         picture.value = _png(overlay(view, result.maps[0].cpu(), opacity.value))
         row, column = divmod(int(result.raw[0].argmax()), result.raw.shape[2])
@@ -98,7 +99,3 @@ def _png(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="png", compress_level=1)
     return buffer.getvalue()
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -148,7 +148,7 @@ def test_cam_away_from_the_last_map_says_so_and_shows_the_bare_picture(network):
 def test_names_with_markup_are_escaped_in_the_words(network):
     network.module[5] = torch.nn.AdaptiveMaxPool2d(1)  # so that CAM is not defined
     widget = explorer(network, PICTURE, methods=("cam",))
-    assert "&lt;b>small&lt;/b>" in words(widget)
+    assert "&lt;b&gt;small&lt;/b&gt;" in words(widget)
     assert "<b>" not in words(widget)
 
 
