@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -65,14 +66,14 @@ def contenders(network: gmcam.Network, inputs: Tensor) -> dict[str, Callable[[],
 def timed(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each call in each round, after two rounds that do not count.
 
-    Every round starts with another call: what a call leaves in caches and in the allocator meets each
-    of the others in turn.
+    Every round goes through them in another order: what a call leaves in caches and in the allocator
+    meets each of the others.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
+    names, shuffle = list(calls), random.Random(0).shuffle
     for number in range(rounds + 2):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
+        shuffle(names)
+        for name in names:
             started = time.perf_counter()
             calls[name]()
             if number >= 2:

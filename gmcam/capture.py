@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,11 +163,11 @@ def trace(module: nn.Module, inputs: Tensor) -> tuple[list[Visit], Tensor]:
 
 def find_layer(module: nn.Module, name: str) -> nn.Module:
     """The submodule at a dotted path; ``ValueError`` with the nearest names where there is none."""
-    named = module.named_modules(remove_duplicate=False)  # a shared module goes by each of its names
-    modules: dict[str, nn.Module] = {path: part for path, part in named if path}
-    if name in modules:
-        return modules[name]
-    near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or list(modules)[:5]
+    if name:
+        with suppress(AttributeError):
+            return module.get_submodule(name)
+    modules = [path for path, _ in module.named_modules() if path]
+    near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or modules[:5]
     raise ValueError(f"no layer is called {name!r}; the nearest names are {', '.join(near)}")
 
 
