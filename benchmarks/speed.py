@@ -50,12 +50,17 @@ def contenders(network: gmcam.Network, inputs: Tensor) -> dict[str, Callable[[],
         with torch.inference_mode():
             return module(inputs)
 
+    def forward_channels_last() -> object:
+        with torch.inference_mode():
+            return module(inputs.contiguous(memory_format=torch.channels_last))
+
     def grad_cam_library() -> object:
         with GradCAM(module, [layer]) as method:
             return method(inputs, targets)
 
     return {
         "forward": forward,
+        "forward, channels last": forward_channels_last,
         "gmcam: Grad-CAM": lambda: gmcam.explain(network, inputs, target, method="grad_cam"),
         "gmcam: GMCAM": lambda: gmcam.explain(network, inputs, target, method="gmcam"),
         "Captum: LayerGradCam": lambda: LayerGradCam(module, layer).attribute(inputs, target),

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
+INPUT = "<input>"  # in place of a layer's name: the picture itself
+
 Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
 
 
@@ -30,7 +32,7 @@ class Capture:
 
     ``logits`` (N, …): the network's output. ``scores`` (T,): what was differentiated.
     ``target``: (T,) class indices, or the callable that made the scores. ``maps`` and
-    ``gradients``: by layer, (T, K, h, w) each.
+    ``gradients``: by layer, (T, K, h, w) each; no ``gradients`` where none were asked for.
     """
 
     logits: Tensor
@@ -50,14 +52,24 @@ class Visit:
     calls: int
 
 
-def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: Sequence[str] = ()) -> Capture:
+def capture(
+    module: nn.Module,
+    inputs: Tensor,
+    targets: Target = None,
+    layers: Sequence[str] = (),
+    *,
+    gradients: bool = True,
+    any_shape: bool = False,
+) -> Capture:
     """Feature maps and gradient maps of ``layers`` for the scores of ``targets``, in one pass.
 
     ``inputs``: (N, 3, H, W), whatever the module takes. ``targets``: one class index for all
     pictures; or a sequence or tensor of indices, one per picture; or, for a single picture, any
     number T of indices, whose T gradients are taken in one batched backward pass; or a callable
     from the network's output to one scalar per picture, (N,); or None for each picture's top
-    class. ``layers``: dotted module paths.
+    class. ``layers``: dotted module paths, or ``INPUT`` for the network's input. Without
+    ``gradients`` the network only runs forward. With ``any_shape`` a layer may give any tensor
+    (N, …), as a linear layer or a transformer's block does.
 
     The network runs in evaluation mode, whatever its flags. A network whose output is a tuple or a
     mapping is read by its first tensor; so is a layer's. Callers may be in ``no_grad`` or
@@ -74,7 +86,7 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
     first = next(module.parameters(), None)
     if first is not None and first.is_inference():
         raise ValueError("the network was made in inference mode, where no gradient passes; make it outside")
-    wanted = {name: find_layer(module, name) for name in layers}
+    wanted = {name: find_layer(module, name) for name in layers if name != INPUT}
     kept: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., Any]:
@@ -85,21 +97,22 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
                     "name a module that runs once, such as the block around it"
                 )
             maps = _first_tensor(output)
-            if maps is None or maps.ndim != 4 or len(maps) != len(inputs):
+            fits = maps is not None and maps.ndim > 0 and len(maps) == len(inputs)
+            if maps is None or not fits or not (any_shape or maps.ndim == 4):
                 shape = None if maps is None else tuple(maps.shape)
                 raise ValueError(
                     f"layer {name!r} gives output of shape {shape}, without height and width; "
                     f"a layer for maps gives (N, K, h, w), here with N = {len(inputs)}"
                 )
-            torch.set_grad_enabled(True)
-            if not maps.requires_grad:
+            torch.set_grad_enabled(gradients)
+            if gradients and not maps.requires_grad:
                 if any(argument is maps for argument in arguments):
                     # It works in place: whoever uses its input again uses this output, so the leaf goes
                     # into that very tensor.
                     kept[name] = maps.detach().clone().requires_grad_()
                     maps.copy_(kept[name])
                     return output
-                maps = maps.detach().requires_grad_()
+                maps = maps.detach().contiguous().requires_grad_()
             kept[name] = maps
             # The network goes on with a copy: an in-place rectifier cannot spoil what is kept.
             return _replace_first_tensor(output, maps.clone())
@@ -110,9 +123,11 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
     with torch.inference_mode(False), torch.no_grad(), left_as_found(module):
         hooks = [layer.register_forward_hook(keep(name)) for name, layer in wanted.items()]
         try:
-            # A copy: outside inference mode it takes part in autograd, and a layer that works in place
-            # on it leaves the caller's tensor alone.
-            output = module(inputs.detach().clone())
+            start = inputs.detach()
+            if INPUT in layers:
+                torch.set_grad_enabled(gradients)
+                kept[INPUT] = start = start.clone().requires_grad_(gradients)
+            output = forward(module, start)
         finally:
             for handle in hooks:
                 handle.remove()
@@ -125,9 +140,50 @@ def capture(module: nn.Module, inputs: Tensor, targets: Target = None, layers: S
         scores, target = _scores(logits, targets, len(inputs))
         if not all_finite(scores):
             raise ValueError("the network's scores for the targets are not finite")
-        gradients = _gradients(scores, kept, batched=len(scores) != len(inputs))
-    maps = {name: value.detach().expand_as(gradients[name]) for name, value in kept.items()}
-    return Capture(logits.detach(), scores.detach(), target, maps, gradients)
+        batched = len(scores) != len(inputs)
+        found = _gradients(scores, kept, batched) if gradients else {}
+    maps = {name: value.detach().expand(len(scores), *value.shape[1:]) for name, value in kept.items()}
+    return Capture(logits.detach(), scores.detach(), target, maps, found)
+
+
+def rerun(module: nn.Module, inputs: Tensor, layer: str, maps: Tensor) -> Tensor:
+    """The network's output for one picture (1, 3, H, W) when ``layer`` gives ``maps`` (B, …) instead.
+
+    → (B, …), without gradients; the network is left as it was found. What lies before the layer runs
+    once for all B where the network allows it: the picture stays a batch of one until the maps take
+    its place. Where both meet again, in a concatenation for example, it runs on B copies.
+    """
+    part = find_layer(module, layer)
+    with torch.inference_mode(), left_as_found(module):
+        # A fresh copy for each run: an in-place rectifier may follow.
+        hook = part.register_forward_hook(lambda _m, _i, output: _replace_first_tensor(output, maps.clone()))
+        try:
+            with suppress(RuntimeError):
+                output = _first_tensor(forward(module, inputs))
+                if output is not None and len(output) == len(maps):
+                    return output
+            output = _first_tensor(forward(module, inputs.expand(len(maps), -1, -1, -1)))
+        finally:
+            hook.remove()
+    assert output is not None  # ``capture`` has run this network before
+    return output
+
+
+def forward(module: nn.Module, inputs: Tensor) -> Any:
+    """What the network gives for a copy of ``inputs``.
+
+    A copy takes part in autograd where the caller's tensor was made in inference mode, and is there
+    for layers that work in place. On a CPU it is laid out with channels last, for which convolutions
+    take a tenth to a third less time. A network that views maps as flat vectors on the way refuses
+    that layout, and runs with the usual one.
+    """
+    if inputs.device.type == "cpu" and inputs.dtype == torch.float32 and inputs.ndim == 4:
+        try:
+            return module(inputs.clone(memory_format=torch.channels_last))
+        except RuntimeError as error:
+            if "view size is not compatible" not in str(error):
+                raise
+    return module(inputs.clone(memory_format=torch.contiguous_format))
 
 
 def trace(module: nn.Module, inputs: Tensor) -> tuple[list[Visit], Tensor]:

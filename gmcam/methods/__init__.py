@@ -1,6 +1,9 @@
 """Every saliency method behind one call: ``explain`` and the registry ``METHODS``."""
 
-from gmcam.methods import maps_and_gradients  # noqa: F401  registers its methods
+# Each registers its methods; the order is that of the lists readers see.
+from gmcam.methods import maps_and_gradients  # noqa: F401  isort: skip
+from gmcam.methods import averaging, full_grad, perturbing, relevance  # noqa: F401  isort: skip
+from gmcam.methods import captum_adapters  # noqa: F401  isort: skip
 from gmcam.methods.explanation import Result, explain
 from gmcam.methods.registry import METHODS, Method, Query, method
 

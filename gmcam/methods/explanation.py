@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from gmcam.capture import Target
+from gmcam.capture import INPUT, Target, capture
 from gmcam.images.reading import Picture
 from gmcam.methods.registry import METHODS, Query
 from gmcam.networks.network import Network
 from gmcam.postprocess import DEFAULT_SIGMA, postprocess
 
 NamedTarget = Target | str | Sequence[str | int]
+Anything = Network | nn.Module
+Images = Tensor | Picture | Sequence[Picture]
+Layers = list[str] | tuple[str, ...]
+
+
+FUSE: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda maps: maps.mean(0),
+    "max": lambda maps: maps.amax(0),
+    "product": lambda maps: maps.prod(0),
+}
 
 
 @dataclass(frozen=True)
@@ -22,10 +33,12 @@ class Result:
     """``T`` saliency maps and what they belong to.
 
     ``maps`` (T, H, W) float32 in [0, 1], at the size of the network's input. ``raw`` (T, h, w), the
-    method's own values at the layer's resolution, before any post-processing. ``empty`` (T,) bool:
-    the raw map was flat, so ``maps`` holds zeros. ``score`` (T,): the logits explained. ``target``:
-    (T,) class indices, or the function that made the scores. ``probabilities`` (N, classes): the
-    softmax of the logits, None where the output is not (N, classes).
+    method's own values before any post-processing; of fused layers, their normalised maps put
+    together. ``empty`` (T,) bool: the raw map was flat, so ``maps`` holds zeros. ``score`` (T,): the
+    logits explained. ``target``: (T,) class indices, or the function that made the scores.
+    ``probabilities`` (N, classes): the softmax of the logits, None where the output is not
+    (N, classes). ``layer``: dotted path, ``<input>`` for a method that does not explain a layer, and
+    several with commas between them where they were fused.
     """
 
     maps: Tensor
@@ -45,15 +58,35 @@ class Result:
         return getattr(self.target, "__name__", "score")
 
 
+@overload
 def explain(
-    network: Network | nn.Module,
-    images: Tensor | Picture | Sequence[Picture],
+    network: Anything, images: Images, targets: NamedTarget = None, *, layer: str | None = None, **more: Any
+) -> Result: ...
+
+
+@overload
+def explain(
+    network: Anything, images: Images, targets: NamedTarget = None, *, layer: Layers, fuse: str, **more: Any
+) -> Result: ...
+
+
+@overload
+def explain(
+    network: Anything, images: Images, targets: NamedTarget = None, *, layer: Layers, **more: Any
+) -> list[Result]: ...
+
+
+def explain(
+    network: Anything,
+    images: Images,
     targets: NamedTarget = None,
     *,
     method: str = "gmcam",
-    layer: str | None = None,
+    layer: str | Layers | None = None,
+    fuse: str | None = None,
     sigma: float = DEFAULT_SIGMA,
-) -> Result:
+    **options: Any,
+) -> Result | list[Result]:
     """Saliency maps of ``images`` for ``targets``.
 
     ``network``: a ``Network``, or any ``torch.nn.Module`` from (N, 3, H, W) to logits. ``images``: a
@@ -61,33 +94,72 @@ def explain(
     ``targets``: a class name or index for all pictures; a list of them, one per picture, or any
     number for a single picture; a function from logits to one scalar per picture; None for each
     picture's top class. ``method``: a name in ``METHODS``. ``layer``: readable name or dotted path,
-    None for the last convolutional map. ``sigma``: smoothing in cells of the layer's map, 0 for none.
+    None for the last convolutional map; a list of them gives a list of results, at the cost of one
+    pass where the method needs one, or with ``fuse`` one result: the "mean", "max" or "product" of
+    the layers' maps, normalised again. ``sigma``: smoothing in cells of the raw map, 0 for none.
+    ``options``: what the method takes beside these, such as ``chunk_size``, ``steps``, ``seed``.
 
-    The network is left as it was found. Raises ``ValueError`` with one sentence for anything that
-    does not fit.
+    The network is left as it was found, and so is the global random state. Raises ``ValueError`` with
+    one sentence for anything that does not fit.
     """
     if method not in METHODS:
         raise ValueError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
+    entry = METHODS[method]
+    entry.check(options)
     if not isinstance(network, Network):
         network = Network(network)
         if isinstance(images, Tensor) and images.ndim >= 3:
             network.input_shape = (images.shape[-3], images.shape[-2], images.shape[-1])
-    query = Query(network, network.prepare(images), _indices(network, targets), network.layer_path(layer))
-    raw = METHODS[method].compute(query)
-    maps, empty = postprocess(raw, (query.inputs.shape[2], query.inputs.shape[3]), sigma)
-    captured = query.captured
-    probabilities = captured.logits.float().softmax(1) if captured.logits.ndim == 2 else None
-    return Result(
-        maps=maps,
-        raw=raw,
-        empty=empty,
-        score=captured.scores,
-        target=captured.target,
-        probabilities=probabilities,
-        layer=query.layer,
-        method=method,
-        network=network,
+    if entry.convolutional and network.reshape is not None:
+        raise ValueError(
+            f"{method} needs a convolutional map, and {network.name} gives tokens: use grad_cam, gmcam "
+            "or another method of one pass"
+        )
+    several = isinstance(layer, list | tuple)
+    if several and not entry.layered:
+        raise ValueError(f"{method} explains no single layer, so there are none to choose from")
+    if fuse is not None and (fuse not in FUSE or not several):
+        raise ValueError(f"fuse is one of {', '.join(FUSE)}, for a list of layers; it is {fuse!r}")
+    asked = layer if isinstance(layer, list | tuple) else [layer]
+    if not asked:
+        raise ValueError("the list of layers is empty; name at least one")
+    layers = [network.layer_path(name) for name in asked] if entry.layered else [INPUT]
+    inputs = network.prepare(images)
+    wanted = _indices(network, targets)
+    captured = capture(
+        network.module,
+        inputs,
+        wanted,
+        layers,
+        gradients=entry.gradients and entry.layered,
+        any_shape=network.reshape is not None,
     )
+    probabilities = captured.logits.float().softmax(1) if captured.logits.ndim == 2 else None
+    size = (inputs.shape[2], inputs.shape[3])
+
+    def result(raw: Tensor, name: str, sigma: float) -> Result:
+        raw = raw.float() if raw.dtype.itemsize < 4 else raw
+        maps, empty = postprocess(raw, size, sigma)
+        return Result(
+            maps=maps,
+            raw=raw,
+            empty=empty,
+            score=captured.scores,
+            target=captured.target,
+            probabilities=probabilities,
+            layer=name,
+            method=method,
+            network=network,
+        )
+
+    results = [
+        result(entry.compute(Query(network, inputs, wanted, path, captured), **options), path, sigma)
+        for path in layers
+    ]
+    if fuse is not None:
+        fused = FUSE[fuse](torch.stack([one.maps for one in results]))
+        return result(fused, ", ".join(layers), sigma=0)
+    return results if several else results[0]
 
 
 def _indices(network: Network, targets: NamedTarget) -> Target:

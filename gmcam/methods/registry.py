@@ -6,19 +6,26 @@ within reach of ``explain``, of the command line and of the tests that run over 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, TypeVar
 
 from torch import Tensor
+from tqdm import tqdm
 
 from gmcam.capture import Capture, Target, capture
 from gmcam.networks.network import Network
 
+_Item = TypeVar("_Item")
+_COUNTS = ("chunk_size", "steps", "samples", "sizes")
+
 
 @dataclass(frozen=True)
 class Query:
-    """What is to be explained: ``network``, ``inputs`` (N, 3, H, W), ``targets``, ``layer`` (dotted).
+    """What is to be explained: ``network``, ``inputs`` (N, 3, H, W), ``layer`` (a dotted path), and
+    ``captured``, the pass at that layer. ``targets`` as they were asked for; ``captured.target`` holds
+    the T that they came to: one per picture, or any number for a single picture.
 
     Most methods need no more than the feature maps ``M`` and gradient maps ``C``, (T, K, h, w).
     """
@@ -27,57 +34,111 @@ class Query:
     inputs: Tensor
     targets: Target
     layer: str
-
-    @cached_property
-    def captured(self) -> Capture:
-        """The one forward and backward pass, run when it is first asked for."""
-        return capture(self.network.module, self.inputs, self.targets, [self.layer])
+    captured: Capture
 
     @property
     def M(self) -> Tensor:
         """Feature maps, in float32 at least."""
-        return _at_least_float32(self.captured.maps[self.layer])
+        return self._as_maps(self.captured.maps)
 
     @property
     def C(self) -> Tensor:
         """Gradient maps, in float32 at least."""
-        return _at_least_float32(self.captured.gradients[self.layer])
+        return self._as_maps(self.captured.gradients)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the input."""
+        return self.inputs.shape[2], self.inputs.shape[3]
+
+    def rows(self, indices: Tensor | None = None) -> tuple[Tensor, Target]:
+        """A picture and a target for each of the T maps, or for those of ``indices``."""
+        target = self.captured.target
+        pictures = self.inputs.expand(len(self.captured.scores), -1, -1, -1)
+        if indices is None:
+            return pictures, target
+        return pictures[indices], target[indices] if isinstance(target, Tensor) else target
+
+    def again(self, inputs: Tensor, target: Target) -> Capture:
+        """The pass at the same layer for other inputs."""
+        return capture(self.network.module, inputs, target, [self.layer])
+
+    def scores(self, logits: Tensor, picture: int) -> Tensor:
+        """For output (B, …) of variants of one picture: the scores of its targets, (B, targets)."""
+        target = self.captured.target
+        if not isinstance(target, Tensor):
+            return target(logits).unsqueeze(1)
+        return logits[:, target if len(self.inputs) == 1 else target[picture : picture + 1]]
+
+    def _as_maps(self, found: Mapping[str, Tensor]) -> Tensor:
+        maps = self.network.as_maps(found[self.layer])
+        return maps.float() if maps.dtype.itemsize < 4 else maps
 
 
 @dataclass(frozen=True)
 class Method:
-    """A saliency method: ``compute`` gives raw maps (T, h, w) for a query."""
+    """A saliency method: ``compute`` gives raw maps (T, h, w) for a query.
+
+    ``layered``: it explains one layer; else the network as a whole, and the layer that is asked for
+    plays no part. ``gradients``: it needs the gradient maps. ``convolutional``: it is not defined on
+    a transformer's tokens.
+    """
 
     name: str
     title: str
     source: str
-    compute: Callable[[Query], Tensor]
+    compute: Callable[..., Tensor]
+    layered: bool
+    gradients: bool
+    convolutional: bool
 
     @property
     def summary(self) -> str:
         """The first line of the function's docstring: its formula."""
         return (self.compute.__doc__ or "").strip().splitlines()[0]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Name → default of what can be set beside the query."""
+        parameters = list(inspect.signature(self.compute).parameters.values())[1:]
+        return {parameter.name: parameter.default for parameter in parameters}
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """``ValueError`` for an option that this method does not have, or a count below 1."""
+        for name, value in options.items():
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise ValueError(f"{self.name} has no option {name!r}; it has {known}")
+            if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} is a whole number from 1 on, not {value!r}")
+
 
 METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str, *, title: str, source: str
-) -> Callable[[Callable[[Query], Tensor]], Callable[[Query], Tensor]]:
+    name: str,
+    *,
+    title: str,
+    source: str,
+    layered: bool = True,
+    gradients: bool = True,
+    convolutional: bool = False,
+) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register a function as a saliency method; its docstring starts with its formula.
 
     Raises ``ValueError`` for a name that is taken.
     """
 
-    def register(compute: Callable[[Query], Tensor]) -> Callable[[Query], Tensor]:
+    def register(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if name in METHODS:
             raise ValueError(f"a method called {name!r} is registered already")
-        METHODS[name] = Method(name, title, source, compute)
+        METHODS[name] = Method(name, title, source, compute, layered, gradients, convolutional)
         return compute
 
     return register
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype.itemsize < 4 else tensor
+def with_progress(items: Iterable[_Item], what: str) -> Iterator[_Item]:
+    """The items, with a bar on stderr once they take over two seconds."""
+    yield from tqdm(items, desc=what, delay=2, leave=False)

@@ -75,7 +75,8 @@ class CollageVGG(nn.Module):
         self.stage2 = nn.Sequential(nn.MaxPool2d(2), *_convolution(32, 48))  # 64 × 64
         self.stage3 = nn.Sequential(nn.MaxPool2d(2), *_convolution(48, 96), *_convolution(96, 96))
         self.stage4 = nn.Sequential(nn.MaxPool2d(2), *_convolution(96, 128), *_convolution(128, 128))
-        self.pool = nn.MaxPool2d(2)  # 8 × 8
+        # 8 × 8. The average is idle at 128; as in torchvision's VGG it lets in other sizes.
+        self.pool = nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(8))
         self.head = nn.Sequential(
             nn.Linear(128 * 8 * 8, 96), nn.ReLU(), nn.Dropout(0.3), nn.Linear(96, classes)
         )

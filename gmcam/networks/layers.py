@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from gmcam.capture import Visit, trace
@@ -22,15 +24,23 @@ class Layers:
     stages: dict[str, str]
 
 
-def discover(module: nn.Module, inputs: Tensor) -> Layers:
+def discover(
+    module: nn.Module,
+    inputs: Tensor,
+    reshape: Callable[[Tensor], Tensor] | None = None,
+    last: str | None = None,
+) -> Layers:
     """Run the network once and find its maps.
 
     A stage is named by its resolution; its map is the last output of that resolution among the least
     nested modules (``layer1`` rather than ``layer2.0.bn1`` in a ResNet). Resolutions at which nothing
-    is convolved do not count, nor does a final convolution that gives one map per class. Raises
-    ``ValueError`` for a network without a convolutional map.
+    is convolved do not count, nor does a final convolution that gives one map per class. With
+    ``reshape``, every output that it makes maps of counts. ``last`` takes the place of the last
+    stage's map. Raises ``ValueError`` for a network without a convolutional map.
     """
     visits, logits = trace(module, inputs)
+    if reshape is not None:
+        visits = [replace(v, shape=_shape_after(reshape, v.shape)) for v in visits]
     visits = _before_scores(module, visits, classes=logits.shape[1] if logits.ndim > 1 else 0)
     maps = [
         visit
@@ -40,20 +50,30 @@ def discover(module: nn.Module, inputs: Tensor) -> Layers:
         and visit.calls == 1
         and not issubclass(visit.kind, _TRANSPARENT)
     ]
-    convolved = [visit.shape[2:] for visit in maps if issubclass(visit.kind, nn.Conv2d)]
+    convolved = [visit.shape[2:] for visit in maps if reshape or issubclass(visit.kind, nn.Conv2d)]
     if not convolved:
         raise ValueError("this network has no convolutional layer whose output has height and width")
-    final = convolved[-1]
+    final = next((visit.shape[2:] for visit in maps if visit.name == last), convolved[-1])
     stages = {}
     # From fine to coarse; the last convolution's resolution comes last, also in a decoder.
     for size in [*sorted(set(convolved) - {final}, reverse=True), final]:
         group = [visit.name for visit in maps if visit.shape[2:] == size]
         depth = min(name.count(".") for name in group)
         stages[f"{size[0]}x{size[1]}"] = [name for name in group if name.count(".") == depth][-1]
+    if last is not None:
+        stages[f"{final[0]}x{final[1]}"] = last
     return Layers(
         shapes={visit.name: (visit.shape[1], visit.shape[2], visit.shape[3]) for visit in maps},
         stages=stages,
     )
+
+
+def _shape_after(reshape: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that ``reshape`` gives such an output; () where it does not fit."""
+    try:
+        return tuple(reshape(torch.empty(shape)).shape)
+    except (RuntimeError, ValueError, IndexError):
+        return ()
 
 
 def _before_scores(module: nn.Module, visits: list[Visit], classes: int) -> list[Visit]:
@@ -65,5 +85,5 @@ def _before_scores(module: nn.Module, visits: list[Visit], classes: int) -> list
     if not own:
         return visits
     last = visits[own[-1]]
-    scores = issubclass(last.kind, nn.Conv2d) and last.shape[1] == classes
+    scores = issubclass(last.kind, nn.Conv2d) and last.shape[1:2] == (classes,)
     return visits[: own[-1]] if scores else visits

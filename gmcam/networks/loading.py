@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
 import torchvision.models
-from torch import nn
+from torch import Tensor, nn
 
 from gmcam.images.scenes import CLASSES
 from gmcam.networks.collage import ARCHITECTURES, INPUT_SIZE, PREPROCESSING
@@ -16,6 +18,30 @@ from gmcam.networks.preprocessing import Preprocessing
 from gmcam.networks.weights import load_weights
 
 EMBEDDED = tuple(ARCHITECTURES)
+
+
+def _without_class_token(tokens: Tensor) -> Tensor:
+    """(N, 1 + s·s, K) → (N, K, s, s)."""
+    side = math.isqrt(tokens.shape[1] - 1)
+    return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, side, side)
+
+
+def _channels_first(tokens: Tensor) -> Tensor:
+    """(N, h, w, K) → (N, K, h, w)."""
+    return tokens.permute(0, 3, 1, 2)
+
+
+def _tokens(name: str, module: nn.Module) -> tuple[Callable[[Tensor], Tensor] | None, str | None]:
+    """How to read the tokens of torchvision's transformers, and the layer that is theirs by default.
+
+    In a vision transformer's last block only the class token influences the logit once attention has
+    mixed them, so its layer is the normalisation before that attention.
+    """
+    if name.startswith("vit_"):
+        return _without_class_token, [path for path, _ in module.named_modules() if path.endswith("ln_1")][-1]
+    if name.startswith("swin_"):
+        return _channels_first, "features.7"
+    return None, None
 
 
 def torchvision_names() -> list[str]:
@@ -64,12 +90,16 @@ def load(name: str, weights: str = "DEFAULT") -> Network:
         tuple(preset.std),
         preset.interpolation,
     )
+    module = _pretrained(name, chosen).eval()
+    reshape, layer = _tokens(name, module)
     return Network(
-        _pretrained(name, chosen).eval(),
+        module,
         name=name,
         preprocess=preprocess,
         classes=chosen.meta["categories"],
         input_shape=(3, preprocess.crop, preprocess.crop),
+        reshape=reshape,
+        layer=layer,
     )
 
 

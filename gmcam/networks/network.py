@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gmcam.capture import all_finite, find_layer, left_as_found
+from gmcam.capture import all_finite, find_layer, forward, left_as_found
 from gmcam.images.reading import Picture, open_picture
 from gmcam.networks.layers import Layers, discover
 from gmcam.networks.preprocessing import Preprocessing
@@ -23,7 +23,9 @@ class Network:
     ``module``: any ``torch.nn.Module`` from (N, 3, H, W) to logits. ``preprocess``: from an RGB
     picture to (3, H, W); without it, only tensors are taken. ``classes``: one name per logit;
     without them, classes are called by index. ``input_shape``: of the noise on which the network is
-    run once to find its layers, when they are first asked for.
+    run once to find its layers, when they are first asked for. ``reshape``: for a transformer, from
+    a layer's tokens to maps (N, K, h, w). ``layer``: dotted path of the default layer, where it is
+    not the last map.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class Network:
         preprocess: Callable[[Image.Image], Tensor] | None = None,
         classes: Sequence[str] = (),
         input_shape: tuple[int, int, int] = (3, 224, 224),
+        reshape: Callable[[Tensor], Tensor] | None = None,
+        layer: str | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
             raise ValueError(f"a network is made from a torch.nn.Module, not a {type(module).__name__}")
@@ -42,6 +46,10 @@ class Network:
         self.preprocess = preprocess
         self.classes = tuple(classes)
         self.input_shape = input_shape
+        self.reshape = reshape
+        if layer is not None:
+            find_layer(module, layer)
+        self.layer = layer
 
     def __repr__(self) -> str:
         return f"Network({self.name!r}, {len(self.classes)} classes)"
@@ -52,7 +60,8 @@ class Network:
         first = next(self.module.parameters(), torch.empty(0))
         generator = torch.Generator().manual_seed(0)  # leaves the global random state alone
         noise = torch.rand((1, *self.input_shape), generator=generator)
-        return discover(self.module, noise.to(first.device, first.dtype))
+        noise = noise.to(first.device, first.dtype)
+        return discover(self.module, noise, reshape=self.reshape, last=self.layer)
 
     @property
     def layers(self) -> dict[str, str]:
@@ -79,6 +88,18 @@ class Network:
                 return self.layers[layer]
             stages = ", ".join(f"{name} ({path})" for name, path in self.layers.items())
             raise ValueError(f"{self.name}: {error}; by resolution, {stages}") from None
+
+    def as_maps(self, output: Tensor) -> Tensor:
+        """A layer's output, or its gradient, as maps (T, K, h, w): through ``reshape`` if there is one."""
+        if self.reshape is None:
+            return output
+        maps = self.reshape(output)
+        if maps.ndim != 4 or len(maps) != len(output):
+            raise ValueError(
+                f"reshape made {tuple(maps.shape)} of a layer's output {tuple(output.shape)}; "
+                f"it gives maps ({len(output)}, K, h, w)"
+            )
+        return maps
 
     def class_index(self, target: str | int) -> int:
         """The index of a class given by name (upper or lower case alike) or index.
@@ -140,7 +161,7 @@ class Network:
         """Softmax of the logits: (N, classes) float32. The module runs in evaluation mode."""
         inputs = self.prepare(images)
         with torch.inference_mode(), left_as_found(self.module):
-            logits: Tensor = self.module(inputs)
+            logits: Tensor = forward(self.module, inputs)
         return logits.float().softmax(1)
 
     def view(self, image: Picture) -> Image.Image:

@@ -16,20 +16,21 @@ from gmcam.networks.network import Network
 from gmcam.views.figures import overlay
 
 WIDTH = 288
+FAST = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
 
 
 def explorer(
     network: Network,
     image: Source,
     classes: tuple[str, ...] = (),
-    methods: tuple[str, ...] = tuple(METHODS),
+    methods: tuple[str, ...] = FAST,
 ) -> ipywidgets.VBox:
     """Controls for class, layer, method and opacity, and the picture with its saliency map.
 
     ``classes``: names to choose from, the network's five most probable without them. ``methods``:
-    names in ``METHODS``. Every change recomputes what it touches; the class, layer and method keep
-    the map that was computed once, so opacity moves at the speed of drawing. It needs a running
-    kernel. Raises ``ValueError`` for an unknown class or method.
+    names in ``METHODS``, a few of one pass without them. Every change recomputes what it touches; the
+    class, layer and method keep the map that was computed once, so opacity moves at the speed of
+    drawing. It needs a running kernel. Raises ``ValueError`` for an unknown class or method.
     """
     view = network.view(image)
     view = view.resize((WIDTH, round(WIDTH * view.height / view.width)), Image.Resampling.LANCZOS)

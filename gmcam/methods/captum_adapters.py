@@ -1,0 +1,211 @@
+"""Captum's attributions under the names ``captum.…``: Captum computes, this file gives it the target,
+the baseline and the sign.
+
+Captum's attributions are signed and, at the input, one per colour. Here they are summed over channels
+and rectified: what is left is where the colours together speak for the class. (``saliency`` is an
+absolute value: where the score reacts at all, for or against.) Baselines are the zero tensor at the
+network's input.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gmcam.capture import find_layer, left_as_found
+from gmcam.methods.registry import Query, method, with_progress
+from gmcam.networks.canonical import canonical
+
+
+class _Scores(nn.Module):
+    """Captum asks a network for one number per picture: the target function after the network."""
+
+    def __init__(self, network: nn.Module, target: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.target = target
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        scores: Tensor = self.target(self.network(inputs))
+        return scores
+
+
+def _attribute(
+    query: Query,
+    algorithm: Any,
+    *layer: str,
+    chunk_size: int = 8,
+    own_steps: bool = False,
+    **arguments: Any,
+) -> Tensor:
+    """ReLU(Σ_channels of what ``algorithm`` attributes), (T, h, w), ``chunk_size`` maps at a time.
+
+    ``own_steps``: the algorithm runs on the network rewritten with a module for every step.
+    """
+    module = query.network.module
+    found = []
+    with warnings.catch_warnings(), left_as_found(module), torch.inference_mode(False), torch.enable_grad():
+        warnings.simplefilter("ignore")  # Captum announces its hooks
+        network = canonical(module) if own_steps else module
+        parts = [find_layer(module, path) for path in layer]
+        rows = torch.split(torch.arange(len(query.captured.scores)), chunk_size)
+        for indices in with_progress(rows, algorithm.__name__):
+            inputs, target = query.rows(indices)
+            named = isinstance(target, Tensor)
+            explained = algorithm(network if named else _Scores(network, target), *parts)
+            computed = explained.attribute(inputs.clone(), target=target if named else None, **arguments)
+            found.append(computed.detach().sum(1).relu())
+    return torch.cat(found)
+
+
+@method(
+    "captum.layer_grad_cam",
+    title="Captum: LayerGradCam",
+    source="Kokhlikyan et al., arXiv:2009.07896, 2020",
+    gradients=False,
+    convolutional=True,
+)
+def layer_grad_cam(query: Query) -> Tensor:
+    """ReLU(Σ_k λ_k M_k): Grad-CAM. Captum's own is not rectified, and enlarges to the nearest cell."""
+    from captum.attr import LayerGradCam
+
+    return _attribute(query, LayerGradCam, query.layer)
+
+
+@method(
+    "captum.layer_gradient_x_activation",
+    title="Captum: LayerGradientXActivation",
+    source="Kokhlikyan et al., arXiv:2009.07896, 2020",
+    gradients=False,
+    convolutional=True,
+)
+def layer_gradient_x_activation(query: Query) -> Tensor:
+    """ReLU(Σ_k C_k ⊙ M_k): rectified HiResCAM, which is the guidance map."""
+    from captum.attr import LayerGradientXActivation
+
+    return _attribute(query, LayerGradientXActivation, query.layer)
+
+
+@method(
+    "captum.saliency",
+    title="Captum: Saliency",
+    source="Simonyan et al., ICLR Workshops 2014",
+    layered=False,
+    gradients=False,
+)
+def saliency(query: Query) -> Tensor:
+    """Σ_c |∂Y/∂x_c|: how strongly the score reacts to a pixel, for or against."""
+    from captum.attr import Saliency
+
+    return _attribute(query, Saliency)
+
+
+@method(
+    "captum.input_x_gradient",
+    title="Captum: InputXGradient",
+    source="Shrikumar et al., arXiv:1605.01713, 2016",
+    layered=False,
+    gradients=False,
+)
+def input_x_gradient(query: Query) -> Tensor:
+    """ReLU(Σ_c x_c ⊙ ∂Y/∂x_c)."""
+    from captum.attr import InputXGradient
+
+    return _attribute(query, InputXGradient)
+
+
+@method(
+    "captum.integrated_gradients",
+    title="Captum: IntegratedGradients",
+    source="Sundararajan et al., ICML 2017",
+    layered=False,
+    gradients=False,
+)
+def integrated_gradients(query: Query, steps: int = 50, chunk_size: int = 8) -> Tensor:
+    """ReLU(Σ_c x_c ⊙ ∫ ∂Y/∂x_c(s x) ds), s from 0 to 1 (Gauss–Legendre). ``chunk_size``: pictures at a
+    time."""
+    from captum.attr import IntegratedGradients
+
+    return _attribute(query, IntegratedGradients, chunk_size=1, n_steps=steps, internal_batch_size=chunk_size)
+
+
+@method(
+    "captum.guided_backprop",
+    title="Captum: GuidedBackprop",
+    source="Springenberg et al., ICLR Workshops 2015",
+    layered=False,
+    gradients=False,
+    convolutional=True,
+)
+def guided_backprop(query: Query) -> Tensor:
+    """ReLU(Σ_c g_c), with g the gradient of the score that each rectifier lets pass where it is positive."""
+    from captum.attr import GuidedBackprop
+
+    return _attribute(query, GuidedBackprop, own_steps=True)
+
+
+@method(
+    "captum.guided_grad_cam",
+    title="Captum: GuidedGradCam",
+    source="Selvaraju et al., ICCV 2017",
+    gradients=False,
+    convolutional=True,
+)
+def guided_grad_cam(query: Query) -> Tensor:
+    """ReLU(Σ_c g_c) ⊙ nearest(Grad-CAM), both by Captum, as its GuidedGradCam multiplies them.
+
+    Captum's own class wants the layer and the rectifiers in one network; here guided backpropagation
+    runs on the rewritten one, so that shared rectifiers are no obstacle.
+    """
+    from captum.attr import LayerAttribution
+
+    coarse = layer_grad_cam(query).unsqueeze(1)
+    cam: Tensor = LayerAttribution.interpolate(coarse, query.size)
+    return guided_backprop(query) * cam.squeeze(1)
+
+
+@method(
+    "captum.occlusion",
+    title="Captum: Occlusion",
+    source="Zeiler and Fergus, ECCV 2014",
+    layered=False,
+    gradients=False,
+)
+def occlusion(query: Query, share: int = 7, chunk_size: int = 16) -> Tensor:
+    """ReLU(Σ_squares (Y(x) − Y(x without it)) / number of squares), over the squares that cover a pixel.
+
+    A square is 1/``share`` of the picture's height and width and moves by half its side; it covers
+    with zeros. ``chunk_size``: covered pictures at a time.
+    """
+    from captum.attr import Occlusion
+
+    channels = query.inputs.shape[1]  # a square covers all colours, and Captum credits each with the loss
+    window = (channels, *(max(1, side // share) for side in query.size))
+    strides = (channels, *(max(1, side // 2) for side in window[1:]))
+    total = _attribute(
+        query,
+        Occlusion,
+        chunk_size=1,
+        sliding_window_shapes=window,
+        strides=strides,
+        perturbations_per_eval=chunk_size,
+    )
+    return total / channels
+
+
+@method(
+    "captum.deep_lift",
+    title="Captum: DeepLift",
+    source="Shrikumar et al., ICML 2017",
+    layered=False,
+    gradients=False,
+    convolutional=True,
+)
+def deep_lift(query: Query) -> Tensor:
+    """ReLU(Σ_c (x_c − 0) ⊙ m_c), with m DeepLIFT's multipliers (rescale rule)."""
+    from captum.attr import DeepLift
+
+    return _attribute(query, DeepLift, own_steps=True)

@@ -1,0 +1,121 @@
+"""FullGrad and Smooth FullGrad: the score as a sum over the input and every bias of the network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gmcam.capture import INPUT, Target, capture
+from gmcam.methods.registry import Query, method, with_progress
+
+_SOURCE = "Srinivas and Fleuret, NeurIPS 2019"
+_WITH_BIAS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm)
+
+
+@method("full_grad", title="FullGrad", source=_SOURCE, layered=False, gradients=False, convolutional=True)
+def full_grad(query: Query, chunk_size: int = 8) -> Tensor:
+    """ψ(x ⊙ ∂Y/∂x) + Σ_layers ψ(b ⊙ ∂Y/∂output), over all biases b of layers that give maps.
+
+    ψ: absolute value, min–max over the channels and cells of a picture, bilinear up-sampling (with
+    ``align_corners=True``, as in the authors' code), sum over channels. The bias of a batch norm is
+    β − μγ/√(σ² + ε). Each module meets its own gradient, whatever the order they were registered in.
+    ``chunk_size``: maps at a time.
+    """
+    raw = []
+    for indices in torch.split(torch.arange(len(query.captured.scores)), chunk_size):
+        terms = full_gradient(query, *query.rows(indices))
+        raw.append(_add_up(terms, query.size))
+    return torch.cat(raw)
+
+
+@method(
+    "smooth_full_grad",
+    title="Smooth FullGrad",
+    source=_SOURCE,
+    layered=False,
+    gradients=False,
+    convolutional=True,
+)
+def smooth_full_grad(
+    query: Query, samples: int = 25, noise: float = 0.15, seed: int = 0, chunk_size: int = 8
+) -> Tensor:
+    """Σ ψ(mean of a term of FullGrad over 25 noisy copies of the picture), signs kept until ψ.
+
+    The noise is normal, with a deviation of ``noise`` times the range of each picture's values. As
+    in the authors' code, the input's term is summed over colours before its absolute value (FullGrad
+    sums after). ``seed`` draws the noise, the same for every picture. ``chunk_size``: noisy copies at
+    a time.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn((samples, *query.inputs.shape[1:]), generator=generator).to(query.inputs)
+    raw = []
+    for row in with_progress(range(len(query.captured.scores)), "Smooth FullGrad"):
+        picture, _ = query.rows(torch.tensor([row]))
+        means: dict[str, Tensor] = {}
+        for copies in torch.split(drawn * (noise * (picture.max() - picture.min())), chunk_size):
+            _, target = query.rows(torch.full((len(copies),), row))
+            for name, term in full_gradient(query, picture + copies, target).items():
+                term = term.sum(1, keepdim=True) if name == INPUT else term
+                means[name] = means.get(name, 0) + term.sum(0, keepdim=True) / samples
+        raw.append(_add_up(means, query.size))
+    return torch.cat(raw)
+
+
+def full_gradient(query: Query, inputs: Tensor, target: Target) -> dict[str, Tensor]:
+    """The terms of the score: x ⊙ ∂Y/∂x and, by module, b ⊙ ∂Y/∂output; (N, …) each.
+
+    They add up to the score, ``Y = Σ x·∂Y/∂x + Σ b·∂Y/∂output``, where every module is linear with a
+    bias, or a rectifier or pooling. Raises ``ValueError`` where they do not.
+    """
+    module = query.network.module
+    parts = {name: part for name, part in module.named_modules() if isinstance(part, _WITH_BIAS)}
+    biases = {name: bias for name, part in parts.items() if (bias := _bias(part)) is not None}
+    captured = capture(module, inputs, target, [INPUT, *biases], any_shape=True)
+    gradients = captured.gradients
+    terms = {INPUT: captured.maps[INPUT] * gradients[INPUT]}
+    for name, bias in biases.items():
+        terms[name] = gradients[name] * bias.view(-1, *[1] * (gradients[name].ndim - 2))
+    missing = captured.scores.double()
+    size = missing.abs()
+    for term in terms.values():
+        missing = missing - term.flatten(1).sum(1, dtype=torch.double)
+        size = size + term.flatten(1).abs().sum(1, dtype=torch.double)
+    rounding = 1e-3 if inputs.dtype.itemsize >= 4 else 3e-2
+    if (missing.abs() > rounding * size).any():
+        raise ValueError(
+            f"FullGrad needs a network of linear layers, rectifiers and pooling, and a logit for its "
+            f"score: in {query.network.name} the terms miss the score by {missing.abs().max():.2g}"
+        )
+    return terms
+
+
+def _bias(part: nn.Module) -> Tensor | None:
+    """(K,): what a module adds whatever its input, None where that is nothing."""
+    if isinstance(part, nn.modules.batchnorm._BatchNorm):
+        if part.running_mean is None or part.running_var is None:
+            raise ValueError("FullGrad needs batch norms with running statistics")
+        scale = (part.running_var + part.eps).rsqrt()
+        if part.weight is not None:
+            scale = scale * part.weight.detach()
+        shift = part.bias.detach() if part.bias is not None else 0
+        return shift - part.running_mean * scale
+    bias = part.bias
+    return bias.detach() if isinstance(bias, Tensor) else None
+
+
+def _add_up(terms: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+    """Σ ψ over the terms that are maps, (N, K, h, w) each → (N, H, W)."""
+    raw: Tensor | None = None
+    for term in terms.values():
+        if term.ndim != 4:
+            continue
+        term = term.abs().float() if term.dtype.itemsize < 4 else term.abs()
+        low, high = term.flatten(1).aminmax(dim=1)
+        spread = torch.where(high > low, high - low, torch.ones_like(high))
+        # Up-sampling is linear: the sum over channels may come first, and costs a channel's share.
+        scaled = ((term - low[:, None, None, None]) / spread[:, None, None, None]).sum(1, keepdim=True)
+        up = F.interpolate(scaled, size, mode="bilinear", align_corners=True).squeeze(1)
+        raw = up if raw is None else raw + up
+    assert raw is not None  # the input's term is a map
+    return raw

@@ -1,0 +1,90 @@
+"""The methods that weigh a channel by what it does to the score when the network runs again: Score-CAM
+shows the picture through the channel, Ablation-CAM takes the channel away. No gradient is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gmcam import equations
+from gmcam.capture import forward, left_as_found, rerun
+from gmcam.methods.registry import Query, method, with_progress
+from gmcam.postprocess import normalise, upsample
+
+
+@method("score_cam", title="Score-CAM", source="Wang et al., CVPR Workshops 2020", gradients=False)
+def score_cam(query: Query, chunk_size: int = 16) -> Tensor:
+    """ReLU(Σ_k w_k up(M_k)), with w_k = softmax(Y(x ⊙ up(M_k) scaled to [0, 1])) of the class.
+
+    As in the authors' code: the plain probability, with no baseline subtracted and no softmax over
+    channels, as the paper has it; the map is summed at the picture's size. A channel that is flat is
+    no mask and takes no part: there it can add no more than a constant. Where the target is a
+    function, its value takes the probability's place. ``chunk_size``: masked pictures at a time.
+    """
+    M, module = query.M, query.network.module
+    low, high = M.flatten(2).aminmax(dim=2)
+
+    def probabilities(picture: int, channels: Tensor) -> Tensor:
+        masks, _ = normalise(upsample(M[picture, channels], query.size))
+        masked = query.inputs[picture] * masks.unsqueeze(1).to(query.inputs.dtype)
+        logits: Tensor = forward(module, masked)
+        by_class = isinstance(query.captured.target, Tensor)
+        return query.scores(logits.softmax(1) if by_class else logits, picture)
+
+    with torch.inference_mode(), left_as_found(module):
+        weights = _channel_scores(query, high > low, chunk_size, probabilities, "Score-CAM")
+    return upsample(equations.class_map(M, weights), query.size).relu()
+
+
+@method(
+    "ablation_cam",
+    title="Ablation-CAM",
+    source="Desai and Ramaswamy, WACV 2020",
+    gradients=False,
+    convolutional=True,
+)
+def ablation_cam(query: Query, chunk_size: int = 32) -> Tensor:
+    """ReLU(Σ_k w_k M_k), with w_k = Y − Y_k and Y_k the logit when channel k is set to zero.
+
+    The paper divides w_k by Y, a common factor that would only turn the map over where Y is negative.
+    A channel that is zero already changes nothing and is not run. ``chunk_size``: channels at a time;
+    what lies before the layer runs once for each chunk where the network allows it.
+    """
+    M, maps = query.M, query.captured.maps[query.layer]
+
+    def losses(picture: int, channels: Tensor) -> Tensor:
+        without = maps[picture].repeat(len(channels), 1, 1, 1)
+        without[torch.arange(len(channels)), channels] = 0
+        inputs = query.inputs[picture : picture + 1]
+        left = query.scores(rerun(query.network.module, inputs, query.layer, without), picture)
+        whole = query.captured.scores
+        return (whole if len(query.inputs) == 1 else whole[picture : picture + 1]) - left
+
+    weights = _channel_scores(query, maps.abs().amax((2, 3)) > 0, chunk_size, losses, "Ablation-CAM")
+    return equations.class_map(M, weights).relu()
+
+
+def _channel_scores(
+    query: Query,
+    channels: Tensor,
+    chunk_size: int,
+    run: Callable[[int, Tensor], Tensor],
+    what: str,
+) -> Tensor:
+    """(T, K): for the ``channels`` (T, K) bool of each picture, what ``run(picture, indices)`` gives,
+    (indices, targets of the picture); zero for the others."""
+    pictures = len(query.inputs)
+    chunks = [
+        (picture, chunk)
+        for picture in range(pictures)
+        for chunk in torch.split(channels[picture].nonzero().flatten(), chunk_size)
+        if len(chunk)
+    ]
+    M = query.M
+    weights = M.new_zeros(M.shape[:2])
+    for picture, chunk in with_progress(chunks, what):
+        found = run(picture, chunk).to(M.dtype)
+        weights[slice(None) if pictures == 1 else slice(picture, picture + 1), chunk] = found.T
+    return weights

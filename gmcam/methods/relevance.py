@@ -1,0 +1,99 @@
+"""Relevance-CAM: channels weighted by the relevance that reaches them from the output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from gmcam import equations
+from gmcam.capture import Target, capture
+from gmcam.methods.registry import Query, method
+from gmcam.networks.canonical import ACTIVATIONS, Sum, canonical, stacked
+
+_CONVOLUTIONS = (nn.Conv2d,)
+_NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
+_PROPORTIONAL = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, Sum)
+_AS_GRADIENT = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity)
+_FUNCTIONS = (
+    stacked,
+    torch.flatten,
+    torch.cat,
+    nn.functional.dropout,
+    "flatten",
+    "view",
+    "reshape",
+    "size",
+)
+
+
+@method(
+    "relevance_cam",
+    title="Relevance-CAM",
+    source="Lee et al., CVPR 2021",
+    gradients=False,
+    convolutional=True,
+)
+def relevance_cam(query: Query) -> Tensor:
+    """Σ_k w_k M_k, with w_k the mean relevance R_k at the layer (signed, not rectified).
+
+    Relevance starts at the logits, 1 at the class and −1/N at the other of the N classes, and is
+    propagated to the layer by zennit: through convolutions and linear layers by the z⁺ rule (the
+    bias of a convolution counts once in the denominator, where the authors' code counts it twice;
+    that of a linear layer, as theirs, not at all), through sums and average pooling in proportion,
+    through batch norms and rectifiers unchanged. In float32 the proportional rule amplifies rounding
+    where signed terms cancel.
+    """
+    relevance = propagate(query.network.module, query.layer, *query.rows())
+    return equations.class_map(query.M, equations.channel_weights(relevance.to(query.M.dtype)))
+
+
+def propagate(module: nn.Module, layer: str, inputs: Tensor, target: Target) -> Tensor:
+    """The relevance at ``layer``, (N, K, h, w), of the contrastive start for each ``target`` (N,).
+
+    Raises ``ValueError`` for a target that is no class, and for a network with a step after the layer
+    for which there is no rule.
+    """
+    from zennit.composites import LayerMapComposite
+    from zennit.rules import Norm, Pass, ZPlus
+
+    if not isinstance(target, Tensor):
+        raise ValueError("relevance_cam explains a class, given by name or index, not a function")
+    network = canonical(module, leaf=layer)
+    _check_rules(network, layer)
+    rules: list[tuple[tuple[type[nn.Module], ...], Any]] = [
+        (_CONVOLUTIONS, ZPlus()),
+        ((nn.Linear,), ZPlus(zero_params=["bias"])),
+        (_PROPORTIONAL, Norm()),
+        ((*_NORMS, *ACTIVATIONS), Pass()),
+    ]
+
+    def contrast(logits: Tensor) -> Tensor:
+        start = torch.full_like(logits, -1 / logits.shape[1])
+        start[torch.arange(len(logits)), target] = 1
+        return (start * logits).sum(1)
+
+    with LayerMapComposite(rules).context(network) as ruled:
+        return capture(ruled, inputs, contrast, [layer]).gradients[layer]
+
+
+def _check_rules(network: fx.GraphModule, layer: str) -> None:
+    """``ValueError`` where a step after the layer has no rule."""
+    ruled = (*_CONVOLUTIONS, nn.Linear, *_PROPORTIONAL, *_NORMS, *ACTIVATIONS, *_AS_GRADIENT)
+    after: set[fx.Node] = set()
+    for node in network.graph.nodes:
+        follows = any(parent in after for parent in node.all_input_nodes)
+        if follows and node.op == "call_module":
+            part = network.get_submodule(str(node.target))
+            known = isinstance(part, ruled)
+            what = type(part).__name__
+        else:
+            known = not follows or node.op == "output" or node.target in _FUNCTIONS
+            what = getattr(node.target, "__name__", node.target)
+        if not known:
+            raise ValueError(f"relevance_cam has no rule for {what}, which follows {layer!r}")
+        if follows or node.target == layer:
+            after.add(node)
+    if not after:
+        raise ValueError(f"layer {layer!r} is not a step of its own in the forward pass")

@@ -1,0 +1,107 @@
+"""A network rewritten so that every step of its forward pass is a module of its own.
+
+Relevance propagation, guided backpropagation and DeepLIFT hang a rule on each step. They miss what is
+written as a function (``x + y``, ``F.relu``), and go wrong where one module serves several steps (the
+rectifier of torchvision's residual blocks). ``canonical`` traces the network with ``torch.fx`` and
+gives every such step a module; weights are shared with the network it came from.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish)
+
+
+class Sum(nn.Module):
+    """x + y as a module of one input, (…, 2): rules are made for one input."""
+
+    def forward(self, terms: Tensor) -> Tensor:
+        return terms.sum(-1)
+
+
+def stacked(x: Tensor, y: Tensor) -> Tensor:
+    """What ``Sum`` adds, along a last axis of its own."""
+    return torch.stack(torch.broadcast_tensors(x, y), -1)  # type: ignore[no-untyped-call]
+
+
+_MODULES: dict[Any, Callable[..., nn.Module]] = {
+    operator.add: Sum,
+    operator.iadd: Sum,
+    torch.add: Sum,
+    "add": Sum,
+    F.relu: nn.ReLU,
+    torch.relu: nn.ReLU,
+    "relu": nn.ReLU,
+    F.relu6: nn.ReLU6,
+    F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
+}
+
+
+class _Tracer(fx.Tracer):
+    """Traces through containers, but not into ``leaf``."""
+
+    def __init__(self, leaf: str) -> None:
+        super().__init__()
+        self.leaf = leaf
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return module_qualified_name == self.leaf or super().is_leaf_module(m, module_qualified_name)
+
+
+def canonical(module: nn.Module, leaf: str = "") -> fx.GraphModule:
+    """The same function with a module for every addition, rectifier and adaptive pooling.
+
+    ``leaf``: dotted path of a module that is kept whole. Raises ``ValueError`` for a network that
+    cannot be traced: its forward pass depends on values in the picture.
+    """
+    try:
+        graph = _Tracer(leaf).trace(module)
+    except Exception as error:  # whatever the network's own code raises on a stand-in for a tensor
+        raise ValueError(
+            f"{type(module).__name__} cannot be rewritten step by step ({error}); "
+            "name a method that takes the network as it is, such as grad_cam"
+        ) from error
+    # Sub-modules are shared; only the outermost holder is new, so new steps leave no trace in `module`.
+    made = fx.GraphModule(module, graph)
+    for number, node in enumerate(list(made.graph.nodes)):
+        step = _own_module(made, node, leaf)
+        if step is None:
+            continue
+        name = f"step{number}"
+        made.add_module(name, step.eval())
+        with made.graph.inserting_before(node):
+            value = node.args[0]
+            if isinstance(step, Sum):
+                value = made.graph.call_function(stacked, node.args[:2])
+            node.replace_all_uses_with(made.graph.call_module(name, (value,)))
+        made.graph.erase_node(node)
+    made.delete_all_unused_submodules()
+    made.recompile()
+    return made
+
+
+def _own_module(made: fx.GraphModule, node: fx.Node, leaf: str) -> nn.Module | None:
+    """The module that a step is to be replaced with, None for one that stays."""
+    if node.op == "call_module":
+        part = made.get_submodule(str(node.target))
+        if node.target != leaf and isinstance(part, ACTIVATIONS):
+            own = copy.copy(part)
+            nn.Module.__init__(own)  # hooks of its own; what the activation was made with stays
+            own.inplace = False
+            return own
+    elif node.op in ("call_function", "call_method") and node.target in _MODULES:
+        make = _MODULES[node.target]
+        if make is nn.AdaptiveAvgPool2d:
+            size: Any = node.args[1] if len(node.args) > 1 else node.kwargs["output_size"]
+            return nn.AdaptiveAvgPool2d(size)
+        if make is not Sum or all(isinstance(one, fx.Node) for one in node.args[:2]):
+            return make()
+    return None
