@@ -119,6 +119,12 @@ def capture(
 
         return hook
 
+    def again() -> None:
+        """Forget a forward pass that was given up."""
+        for name in wanted:
+            kept.pop(name, None)
+        torch.set_grad_enabled(gradients and INPUT in layers)
+
     # Nothing is recorded until the first layer is reached: its hook switches gradients on.
     with torch.inference_mode(False), torch.no_grad(), left_as_found(module):
         hooks = [layer.register_forward_hook(keep(name)) for name, layer in wanted.items()]
@@ -127,22 +133,22 @@ def capture(
             if INPUT in layers:
                 torch.set_grad_enabled(gradients)
                 kept[INPUT] = start = start.clone().requires_grad_(gradients)
-            output = forward(module, start)
+            logits = forward(module, start, again)
         finally:
             for handle in hooks:
                 handle.remove()
         for name in layers:
             if name not in kept:
                 raise ValueError(f"layer {name!r} is not reached in a forward pass")
-        logits = _first_tensor(output)
-        if logits is None:
-            raise ValueError(f"the network's output holds no tensor; it is a {type(output).__name__}")
         scores, target = _scores(logits, targets, len(inputs))
         if not all_finite(scores):
             raise ValueError("the network's scores for the targets are not finite")
         batched = len(scores) != len(inputs)
         found = _gradients(scores, kept, batched) if gradients else {}
-    maps = {name: value.detach().expand(len(scores), *value.shape[1:]) for name, value in kept.items()}
+    maps = {
+        name: value.detach().contiguous().expand(len(scores), *value.shape[1:])
+        for name, value in kept.items()
+    }
     return Capture(logits.detach(), scores.detach(), target, maps, found)
 
 
@@ -153,37 +159,54 @@ def rerun(module: nn.Module, inputs: Tensor, layer: str, maps: Tensor) -> Tensor
     once for all B where the network allows it: the picture stays a batch of one until the maps take
     its place. Where both meet again, in a concatenation for example, it runs on B copies.
     """
+
+    def replace(_module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+        own = _first_tensor(output)
+        if any(argument is own for argument in arguments):
+            # It works in place: whoever uses its input again must find the maps there.
+            if own is None or own.shape != maps.shape:
+                raise RuntimeError("a batch of one has no room for all maps")
+            own.copy_(maps)
+            return output
+        return _replace_first_tensor(output, maps.clone())  # a copy: an in-place rectifier may follow
+
     part = find_layer(module, layer)
     with torch.inference_mode(), left_as_found(module):
-        # A fresh copy for each run: an in-place rectifier may follow.
-        hook = part.register_forward_hook(lambda _m, _i, output: _replace_first_tensor(output, maps.clone()))
+        hook = part.register_forward_hook(replace)
         try:
-            with suppress(RuntimeError):
-                output = _first_tensor(forward(module, inputs))
-                if output is not None and len(output) == len(maps):
+            with suppress(Exception):  # whatever a network says to maps and pictures of unequal number
+                output = forward(module, inputs)
+                if len(output) == len(maps):
                     return output
-            output = _first_tensor(forward(module, inputs.expand(len(maps), -1, -1, -1)))
+            return forward(module, inputs.expand(len(maps), -1, -1, -1))
         finally:
             hook.remove()
-    assert output is not None  # ``capture`` has run this network before
-    return output
 
 
-def forward(module: nn.Module, inputs: Tensor) -> Any:
-    """What the network gives for a copy of ``inputs``.
+def forward(module: nn.Module, inputs: Tensor, again: Callable[[], None] = lambda: None) -> Tensor:
+    """What the network gives for a copy of ``inputs``: its output, or the first tensor in it.
 
     A copy takes part in autograd where the caller's tensor was made in inference mode, and is there
     for layers that work in place. On a CPU it is laid out with channels last, for which convolutions
     take a tenth to a third less time. A network that views maps as flat vectors on the way refuses
-    that layout, and runs with the usual one.
+    that layout, and runs with the usual one, after a call of ``again``.
     """
+
+    def run(start: Tensor) -> Tensor:
+        output = module(start)
+        tensor = _first_tensor(output)
+        if tensor is None:
+            raise ValueError(f"the network's output holds no tensor; it is a {type(output).__name__}")
+        return tensor
+
     if inputs.device.type == "cpu" and inputs.dtype == torch.float32 and inputs.ndim == 4:
         try:
-            return module(inputs.clone(memory_format=torch.channels_last))
+            return run(inputs.clone(memory_format=torch.channels_last))
         except RuntimeError as error:
             if "view size is not compatible" not in str(error):
                 raise
-    return module(inputs.clone(memory_format=torch.contiguous_format))
+            again()
+    return run(inputs.clone(memory_format=torch.contiguous_format))
 
 
 def trace(module: nn.Module, inputs: Tensor) -> tuple[list[Visit], Tensor]:
@@ -280,7 +303,8 @@ def _scores(
             indices = indices.long()  # an empty list has no type of its own
         if indices.dtype not in _INTEGERS or indices.ndim > 1:
             raise ValueError(misfit)
-        indices = indices.long()  # uint8 would be taken for a mask
+        # uint8 would be taken for a mask; a copy may be made in inference mode and still serve a graph.
+        indices = indices.long().clone()
         if indices.ndim == 0:
             indices = indices.expand(pictures)
     classes = logits.shape[1]
@@ -313,7 +337,7 @@ def _gradients(scores: Tensor, maps: Mapping[str, Tensor], batched: bool) -> dic
             raise ValueError(f"layer {name!r} does not influence the score")
         if not all_finite(gradient):
             raise ValueError(f"the gradients at layer {name!r} are not finite")
-        gradients[name] = gradient.squeeze(1) if batched else gradient
+        gradients[name] = (gradient.squeeze(1) if batched else gradient).contiguous()
     return gradients
 
 

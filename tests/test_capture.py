@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gmcam.capture import capture, find_layer, left_as_found, trace
+from gmcam.capture import INPUT, capture, find_layer, forward, left_as_found, rerun, trace
 
 Pair = namedtuple("Pair", ["maps", "note"])
 
@@ -503,6 +503,283 @@ def test_a_network_made_in_inference_mode_is_refused(pictures):
         with pytest.raises(ValueError, match="inference"):
             capture(module, pictures, 0, ["conv"])
     assert [parameter.requires_grad for parameter in module.parameters()] == flags
+
+
+# Without gradients, at the input, of any shape.
+
+
+def test_without_gradients_the_network_only_runs_forward(flat_network, pictures):
+    expected = capture(flat_network, pictures, [2, 0, 1], ["conv", "relu"])
+    seen, saved = [], []
+    flat_network.fc1.register_forward_pre_hook(
+        lambda m, inputs: seen.append(
+            (torch.is_grad_enabled(), inputs[0].requires_grad, m.weight.requires_grad)
+        )
+    )
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        result = capture(
+            flat_network, pictures.requires_grad_(), [2, 0, 1], ["conv", "relu", INPUT], gradients=False
+        )
+    assert (seen, saved) == ([(False, False, False)], [])
+    assert result.gradients == {}
+    assert torch.equal(result.maps["relu"], expected.maps["relu"])
+    assert torch.equal(result.maps["conv"], expected.maps["conv"])
+    assert torch.equal(result.scores, expected.scores)
+    kept = (result.logits, result.scores, *result.maps.values())
+    assert not any(tensor.requires_grad for tensor in kept)
+
+
+def test_without_gradients_a_layer_needs_no_influence(pictures):
+    module = network(cut=Apply(torch.Tensor.detach))
+    assert capture(module, pictures, 0, ["conv"], gradients=False).maps["conv"].shape == (3, 4, 6, 6)
+
+
+@pytest.mark.parametrize("layers", [[INPUT], [INPUT, "relu"], ["fc1", INPUT, "conv"]], ids="+".join)
+def test_the_input_is_a_layer_too(flat_network, pictures, layers):
+    result = capture(flat_network, pictures, [2, 0, 1], layers, any_shape=True)
+    leaf = pictures.clone().requires_grad_()
+    score = flat_network(leaf)[[0, 1, 2], [2, 0, 1]].sum()
+    (expected,) = torch.autograd.grad(score, leaf)
+    assert torch.equal(result.maps[INPUT], pictures)
+    assert torch.allclose(result.gradients[INPUT], expected, rtol=1e-9)
+    for layer in set(layers) - {INPUT}:
+        alone = capture(flat_network, pictures, [2, 0, 1], [layer], any_shape=True)
+        assert torch.equal(result.maps[layer], alone.maps[layer])
+        assert torch.allclose(result.gradients[layer], alone.gradients[layer], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_the_gradient_at_the_input_before_a_layer_in_place(pictures, kind):
+    in_place, ordinary = IN_PLACE[kind]
+    inputs = pictures.clone()
+    result = capture(nn.Sequential(in_place, network()), inputs, 0, [INPUT])
+    leaf = pictures.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(network()(ordinary(leaf))[:, 0].sum(), leaf)
+    assert torch.equal(inputs, pictures)
+    assert torch.equal(result.maps[INPUT], pictures)
+    assert torch.allclose(result.gradients[INPUT], expected, rtol=1e-9)
+
+
+def test_the_gradients_at_the_input_for_several_classes_of_one_picture(flat_network, pictures):
+    result = capture(flat_network, pictures[:1], [2, 0, 2], [INPUT])
+    jacobian = torch.autograd.functional.jacobian(flat_network, pictures[:1])[0, :, 0]
+    assert result.maps[INPUT].shape == (3, 3, 8, 8)
+    assert torch.allclose(result.gradients[INPUT], jacobian[[2, 0, 2]], rtol=1e-9)
+
+
+def test_a_layer_of_any_shape(flat_network, pictures):
+    result = capture(flat_network, pictures, [2, 0, 1], ["fc1", "relu1", "fc2"], any_shape=True)
+    hidden = flat_network[:5](pictures)
+    assert torch.equal(result.maps["fc1"], hidden)
+    # The last layer's gradient is one at the class; before it, the row of its weights, where rectified on.
+    assert torch.equal(result.gradients["fc2"], torch.eye(3, dtype=torch.float64)[[2, 0, 1]])
+    assert torch.equal(result.gradients["relu1"], flat_network.fc2.weight[[2, 0, 1]])
+    assert torch.equal(result.gradients["fc1"], flat_network.fc2.weight[[2, 0, 1]] * (hidden > 0))
+    classes = capture(flat_network, pictures[:1], [1, 0, 2], ["relu1"], any_shape=True)
+    assert torch.equal(classes.gradients["relu1"], flat_network.fc2.weight[[1, 0, 2]])
+
+
+@pytest.mark.parametrize("change", [lambda x: x.flatten(), lambda x: x.sum()], ids=["flat", "one number"])
+def test_a_layer_of_any_shape_still_gives_one_part_per_picture(pictures, change):
+    module = network(last=lambda x: (x.mean((2, 3)), change(x)))
+    module.add_module("part", Apply(lambda pair: pair[1]))
+    with pytest.raises(ValueError, match="'part' gives output of shape"):
+        capture(module, pictures, lambda y: y, ["part"], any_shape=True)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize(
+    "layers", [["conv"], ["relu"], ["out", "conv"], ["out", "relu", "conv"], [INPUT, "relu"]]
+)
+def test_maps_and_gradients_are_contiguous(pictures, layers, gradients):
+    module = network(relu=nn.ReLU(inplace=True)).float()  # channels come last inside
+    result = capture(module, pictures.float(), 0, layers, gradients=gradients)
+    assert [t.is_contiguous() for t in result.maps.values()] == [True] * len(layers)
+    assert all(t.is_contiguous() for t in result.gradients.values())
+
+
+@pytest.mark.parametrize("targets", [[2, 0, 1], torch.tensor([2, 0, 1]), torch.tensor(1), None], ids=repr)
+def test_targets_may_be_made_in_inference_mode(flat_network, pictures, targets):
+    expected = capture(flat_network, pictures, targets, ["relu"])
+    with torch.inference_mode():
+        made_here = targets.clone() if isinstance(targets, torch.Tensor) else targets
+        result = capture(flat_network, pictures, made_here, ["relu"])
+    assert torch.equal(result.gradients["relu"], expected.gradients["relu"])
+
+
+# The forward pass.
+
+
+class View(nn.Module):
+    """It views its maps as flat vectors, which only maps with channels first allow."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.relu, self.fc = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(inplace), nn.Linear(256, 3)
+
+    def forward(self, x):
+        return self.fc(self.relu(self.conv(x)).view(len(x), -1))
+
+
+def layouts_seen(module, inputs):
+    seen = []
+    module[0].register_forward_pre_hook(lambda m, given: seen.append(given[0]))
+    output = forward(module, inputs)
+    last = [given.is_contiguous(memory_format=torch.channels_last) for given in seen]
+    return output, last, [given.is_contiguous() for given in seen]
+
+
+def test_float32_runs_with_channels_last(pictures):
+    module = network().float()
+    output, last, first = layouts_seen(module, pictures.float())
+    assert (last, first) == ([True], [False])
+    assert torch.allclose(output, module(pictures.float()), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_other_types_run_as_they_are(pictures, dtype, layout):
+    module, inputs = network().to(dtype), pictures.to(dtype)
+    output, last, first = layouts_seen(module, LAYOUTS[layout](inputs))
+    assert (last, first) == ([False], [True])
+    assert torch.equal(output, module(LAYOUTS[layout](inputs).contiguous()))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_network_that_views_its_maps_runs_with_channels_first(pictures, inplace):
+    module = View(inplace)
+    assert torch.equal(forward(module, pictures.float()), module(pictures.float()))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("layers", [["conv"], ["relu"], ["relu", "conv"], [INPUT, "relu"]], ids="+".join)
+def test_a_layer_before_a_view(pictures, layers, inplace, gradients):
+    module, plain = View(inplace), View(inplace=False)
+    result = capture(module, pictures.float(), 1, layers, gradients=gradients)
+    assert torch.allclose(result.logits, plain(pictures.float()), rtol=1e-4, atol=1e-5)
+    leaf = pictures.float().requires_grad_()
+    convolved = plain.conv(leaf)
+    rectified = convolved.relu()
+    maps = {INPUT: leaf, "conv": convolved, "relu": rectified}
+    score = plain.fc(rectified.flatten(1))[:, 1].sum()
+    for layer in layers:
+        assert torch.allclose(result.maps[layer], maps[layer], atol=1e-5)
+        if gradients:
+            (expected,) = torch.autograd.grad(score, maps[layer], retain_graph=True)
+            assert torch.allclose(result.gradients[layer], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["no", "CUDA out of memory"])
+def test_any_other_error_of_the_network_is_raised_as_it_is(pictures, text):
+    error, calls = RuntimeError(text), []
+    module = network(last=lambda x: calls.append(1) or stop_with(error)())
+    for dtype in (torch.float32, torch.float64):
+        with pytest.raises(RuntimeError) as caught:
+            forward(module.to(dtype), pictures.to(dtype))
+        assert caught.value is error
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "run", [forward, lambda m, x: capture(m, x, 0, ["1.conv"])], ids=["forward", "capture"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_first_layer_in_place_never_changes_the_callers_tensor(pictures, dtype, layout, run):
+    inputs = LAYOUTS[layout](pictures.to(dtype))
+    before, strides = inputs.clone(), inputs.stride()
+    run(nn.Sequential(nn.ReLU(inplace=True), network().to(dtype)), inputs)
+    assert torch.equal(inputs, before)
+    assert inputs.stride() == strides
+
+
+# Running again with other maps.
+
+
+def join(combine):
+    """``conv``, a block that makes ``combine(body(x), x)`` of its input x, ``out``, mean."""
+    block = nn.Module()
+    block.body = nn.Conv2d(4, 4, 3, padding=1).double()
+    block.forward = lambda x: combine(block.body(x), x)
+    return network(block=block)
+
+
+def checked(y, x):
+    assert len(y) == len(x)
+    return y + x
+
+
+JOINS = {
+    "plain": lambda y, x: y,
+    "residual": lambda y, x: y + x,
+    "residual in place": lambda y, x: x.mul(1).add_(y),
+    "concatenation": lambda y, x: torch.cat([y, x], 1)[:, 2:6],
+    "gate": lambda y, x: y * x.sigmoid(),
+    "viewed": lambda y, x: (y.reshape(len(x), -1) + x.reshape(len(x), -1)).view(len(x), 4, *x.shape[2:]),
+    "checked": checked,
+}
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("kind", JOINS)
+def test_rerun_is_the_network_with_one_layers_maps_replaced(pictures, kind, count):
+    module, combine = join(JOINS[kind]), JOINS[kind]
+    maps = torch.randn(count, 4, 6, 6, dtype=torch.float64)
+    before = maps.clone()
+    x = module.conv(pictures[:1]).expand(count, -1, -1, -1)
+    expected = module.out(combine(maps, x)).tanh().mean((2, 3))
+    output = rerun(module, pictures[:1], "block.body", maps)
+    assert output.shape == (count, 4)
+    assert torch.allclose(output, expected, rtol=1e-12, atol=1e-14)
+    assert not output.requires_grad
+    assert torch.equal(maps, before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "before"), [("residual", [1]), ("plain", [1]), ("concatenation", [1, 5]), ("viewed", [1, 5])]
+)
+def test_what_lies_before_the_layer_runs_once_where_the_network_allows_it(pictures, kind, before):
+    module, sizes = join(JOINS[kind]), []
+    module.conv.register_forward_hook(lambda m, a, out: sizes.append(len(out)))
+    rerun(module, pictures[:1], "block.body", torch.randn(5, 4, 6, 6, dtype=torch.float64))
+    assert sizes == before
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_rerun_before_a_layer_in_place_leaves_the_maps_alone(pictures, kind):
+    in_place, ordinary = IN_PLACE[kind]
+    maps = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    before, inputs = maps.clone(), pictures[:1].clone()
+    expected = rerun(network(after=ordinary), inputs, "conv", maps)
+    assert torch.equal(rerun(network(after=in_place), inputs, "conv", maps), expected)
+    assert torch.equal(maps, before)
+    assert torch.equal(inputs, pictures[:1])
+
+
+def test_rerun_on_a_network_that_views_its_maps(pictures):
+    module, maps = View(inplace=True), torch.randn(5, 4, 8, 8)
+    output = rerun(module, pictures[:1].float(), "conv", maps)
+    assert torch.allclose(output, module.fc(maps.relu().flatten(1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("fails", [None, RuntimeError("no"), KeyError("no"), KeyboardInterrupt()], ids=repr)
+def test_rerun_leaves_nothing_behind(gap_network, pictures, snapshot, fails):
+    occupied(gap_network)
+    if fails is not None:
+        gap_network.fc.register_forward_hook(stop_with(fails))
+    before, inputs = snapshot(gap_network), pictures[:1].clone()
+    maps = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    if fails is None:
+        rerun(gap_network, inputs, "relu", maps)
+    else:
+        with pytest.raises(type(fails)) as caught:
+            rerun(gap_network, inputs, "relu", maps)
+        assert caught.value is fails
+    assert snapshot(gap_network) == before
+    assert torch.equal(inputs, pictures[:1])
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
 # The smaller parts.

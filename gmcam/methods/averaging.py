@@ -66,7 +66,7 @@ def integrated_grad_cam(query: Query, steps: int = 50, chunk_size: int = 8) -> T
     """
     raw = torch.zeros_like(query.M[:, 0])
     rows = torch.arange(len(raw), device=raw.device).repeat_interleave(steps)
-    shares = (torch.arange(steps, device=raw.device) / steps).repeat(len(raw))
+    shares = (torch.arange(steps, dtype=raw.dtype, device=raw.device) / steps).repeat(len(raw))
     chunks = list(zip(torch.split(rows, chunk_size), torch.split(shares, chunk_size), strict=True))
     for indices, share in with_progress(chunks, "Integrated Grad-CAM"):
         inputs, target = query.rows(indices)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gmcam.capture import find_layer, left_as_found
-from gmcam.methods.registry import Query, method, with_progress
+from gmcam.methods.registry import Query, method, no_layer, with_progress
 from gmcam.networks.canonical import canonical
 
 
@@ -93,7 +93,7 @@ def layer_gradient_x_activation(query: Query) -> Tensor:
     "captum.saliency",
     title="Captum: Saliency",
     source="Simonyan et al., ICLR Workshops 2014",
-    layered=False,
+    keeps=no_layer,
     gradients=False,
 )
 def saliency(query: Query) -> Tensor:
@@ -107,7 +107,7 @@ def saliency(query: Query) -> Tensor:
     "captum.input_x_gradient",
     title="Captum: InputXGradient",
     source="Shrikumar et al., arXiv:1605.01713, 2016",
-    layered=False,
+    keeps=no_layer,
     gradients=False,
 )
 def input_x_gradient(query: Query) -> Tensor:
@@ -121,7 +121,7 @@ def input_x_gradient(query: Query) -> Tensor:
     "captum.integrated_gradients",
     title="Captum: IntegratedGradients",
     source="Sundararajan et al., ICML 2017",
-    layered=False,
+    keeps=no_layer,
     gradients=False,
 )
 def integrated_gradients(query: Query, steps: int = 50, chunk_size: int = 8) -> Tensor:
@@ -136,7 +136,7 @@ def integrated_gradients(query: Query, steps: int = 50, chunk_size: int = 8) -> 
     "captum.guided_backprop",
     title="Captum: GuidedBackprop",
     source="Springenberg et al., ICLR Workshops 2015",
-    layered=False,
+    keeps=no_layer,
     gradients=False,
     convolutional=True,
 )
@@ -171,7 +171,7 @@ def guided_grad_cam(query: Query) -> Tensor:
     "captum.occlusion",
     title="Captum: Occlusion",
     source="Zeiler and Fergus, ECCV 2014",
-    layered=False,
+    keeps=no_layer,
     gradients=False,
 )
 def occlusion(query: Query, share: int = 7, chunk_size: int = 16) -> Tensor:
@@ -200,7 +200,7 @@ def occlusion(query: Query, share: int = 7, chunk_size: int = 16) -> Tensor:
     "captum.deep_lift",
     title="Captum: DeepLift",
     source="Shrikumar et al., ICML 2017",
-    layered=False,
+    keeps=no_layer,
     gradients=False,
     convolutional=True,
 )

@@ -116,23 +116,26 @@ def explain(
             "or another method of one pass"
         )
     several = isinstance(layer, list | tuple)
-    if several and not entry.layered:
+    if several and entry.keeps:
         raise ValueError(f"{method} explains no single layer, so there are none to choose from")
-    if fuse is not None and (fuse not in FUSE or not several):
+    if fuse is not None and not (several and isinstance(fuse, str) and fuse in FUSE):
         raise ValueError(f"fuse is one of {', '.join(FUSE)}, for a list of layers; it is {fuse!r}")
     asked = layer if isinstance(layer, list | tuple) else [layer]
     if not asked:
         raise ValueError("the list of layers is empty; name at least one")
-    layers = [network.layer_path(name) for name in asked] if entry.layered else [INPUT]
+    for name in asked:
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"a layer goes by its name, not by {name!r}")
+    layers = [INPUT] if entry.keeps else [network.layer_path(name) for name in asked]
     inputs = network.prepare(images)
     wanted = _indices(network, targets)
     captured = capture(
         network.module,
         inputs,
         wanted,
-        layers,
-        gradients=entry.gradients and entry.layered,
-        any_shape=network.reshape is not None,
+        entry.keeps(network.module) if entry.keeps else layers,
+        gradients=entry.gradients,
+        any_shape=entry.keeps is not None or network.reshape is not None,
     )
     probabilities = captured.logits.float().softmax(1) if captured.logits.ndim == 2 else None
     size = (inputs.shape[2], inputs.shape[3])
@@ -152,10 +155,11 @@ def explain(
             network=network,
         )
 
-    results = [
-        result(entry.compute(Query(network, inputs, wanted, path, captured), **options), path, sigma)
-        for path in layers
-    ]
+    results = []
+    for path in layers:
+        query = Query(network, inputs, wanted, path, captured)
+        raw = entry.compute(query, **options) if len(inputs) else inputs.new_zeros((0, *size))
+        results.append(result(raw, path, sigma))
     if fuse is not None:
         fused = FUSE[fuse](torch.stack([one.maps for one in results]))
         return result(fused, ", ".join(layers), sigma=0)

@@ -6,34 +6,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmcam.capture import INPUT, Target, capture
-from gmcam.methods.registry import Query, method, with_progress
+from gmcam.capture import INPUT, Capture, capture
+from gmcam.methods.registry import Query, method, no_layer, with_progress
+from gmcam.networks.network import Network
 
 _SOURCE = "Srinivas and Fleuret, NeurIPS 2019"
 _WITH_BIAS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm)
 
 
-@method("full_grad", title="FullGrad", source=_SOURCE, layered=False, gradients=False, convolutional=True)
-def full_grad(query: Query, chunk_size: int = 8) -> Tensor:
+def _input_and_biases(module: nn.Module) -> list[str]:
+    return [INPUT, *_biases(module)]
+
+
+@method("full_grad", title="FullGrad", source=_SOURCE, keeps=_input_and_biases, convolutional=True)
+def full_grad(query: Query) -> Tensor:
     """ψ(x ⊙ ∂Y/∂x) + Σ_layers ψ(b ⊙ ∂Y/∂output), over all biases b of layers that give maps.
 
     ψ: absolute value, min–max over the channels and cells of a picture, bilinear up-sampling (with
     ``align_corners=True``, as in the authors' code), sum over channels. The bias of a batch norm is
     β − μγ/√(σ² + ε). Each module meets its own gradient, whatever the order they were registered in.
-    ``chunk_size``: maps at a time.
     """
-    raw = []
-    for indices in torch.split(torch.arange(len(query.captured.scores)), chunk_size):
-        terms = full_gradient(query, *query.rows(indices))
-        raw.append(_add_up(terms, query.size))
-    return torch.cat(raw)
+    return _add_up(full_gradient(query.network, query.captured), query.size)
 
 
 @method(
     "smooth_full_grad",
     title="Smooth FullGrad",
     source=_SOURCE,
-    layered=False,
+    keeps=no_layer,
     gradients=False,
     convolutional=True,
 )
@@ -47,6 +47,8 @@ def smooth_full_grad(
     sums after). ``seed`` draws the noise, the same for every picture. ``chunk_size``: noisy copies at
     a time.
     """
+    network = query.network
+    kept = _input_and_biases(network.module)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn((samples, *query.inputs.shape[1:]), generator=generator).to(query.inputs)
     raw = []
@@ -55,39 +57,43 @@ def smooth_full_grad(
         means: dict[str, Tensor] = {}
         for copies in torch.split(drawn * (noise * (picture.max() - picture.min())), chunk_size):
             _, target = query.rows(torch.full((len(copies),), row))
-            for name, term in full_gradient(query, picture + copies, target).items():
+            captured = capture(network.module, picture + copies, target, kept, any_shape=True)
+            for name, term in full_gradient(network, captured).items():
                 term = term.sum(1, keepdim=True) if name == INPUT else term
                 means[name] = means.get(name, 0) + term.sum(0, keepdim=True) / samples
         raw.append(_add_up(means, query.size))
     return torch.cat(raw)
 
 
-def full_gradient(query: Query, inputs: Tensor, target: Target) -> dict[str, Tensor]:
-    """The terms of the score: x ⊙ ∂Y/∂x and, by module, b ⊙ ∂Y/∂output; (N, …) each.
+def full_gradient(network: Network, captured: Capture) -> dict[str, Tensor]:
+    """The terms of the score: x ⊙ ∂Y/∂x and, by module, b ⊙ ∂Y/∂output; (T, …) each.
 
-    They add up to the score, ``Y = Σ x·∂Y/∂x + Σ b·∂Y/∂output``, where every module is linear with a
-    bias, or a rectifier or pooling. Raises ``ValueError`` where they do not.
+    ``captured``: a pass that kept the input and every module with a bias. The terms add up to the
+    score, ``Y = Σ x·∂Y/∂x + Σ b·∂Y/∂output``, where every module is linear with a bias, or a
+    rectifier or pooling. Raises ``ValueError`` where they do not.
     """
-    module = query.network.module
-    parts = {name: part for name, part in module.named_modules() if isinstance(part, _WITH_BIAS)}
-    biases = {name: bias for name, part in parts.items() if (bias := _bias(part)) is not None}
-    captured = capture(module, inputs, target, [INPUT, *biases], any_shape=True)
     gradients = captured.gradients
     terms = {INPUT: captured.maps[INPUT] * gradients[INPUT]}
-    for name, bias in biases.items():
+    for name, bias in _biases(network.module).items():
         terms[name] = gradients[name] * bias.view(-1, *[1] * (gradients[name].ndim - 2))
-    missing = captured.scores.double()
+    missing = captured.scores
     size = missing.abs()
     for term in terms.values():
-        missing = missing - term.flatten(1).sum(1, dtype=torch.double)
-        size = size + term.flatten(1).abs().sum(1, dtype=torch.double)
-    rounding = 1e-3 if inputs.dtype.itemsize >= 4 else 3e-2
+        missing = missing - term.flatten(1).sum(1)
+        size = size + torch.linalg.vector_norm(term.flatten(1), ord=1, dim=1)
+    rounding = 1e-3 if captured.scores.dtype.itemsize >= 4 else 3e-2
     if (missing.abs() > rounding * size).any():
         raise ValueError(
             f"FullGrad needs a network of linear layers, rectifiers and pooling, and a logit for its "
-            f"score: in {query.network.name} the terms miss the score by {missing.abs().max():.2g}"
+            f"score: in {network.name} the terms miss the score by {missing.abs().max():.2g}"
         )
     return terms
+
+
+def _biases(module: nn.Module) -> dict[str, Tensor]:
+    """(K,) by module path: what each linear layer, convolution and batch norm adds whatever its input."""
+    parts = {name: part for name, part in module.named_modules() if isinstance(part, _WITH_BIAS)}
+    return {name: bias for name, part in parts.items() if (bias := _bias(part)) is not None}
 
 
 def _bias(part: nn.Module) -> Tensor | None:
@@ -110,11 +116,12 @@ def _add_up(terms: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
     for term in terms.values():
         if term.ndim != 4:
             continue
-        term = term.abs().float() if term.dtype.itemsize < 4 else term.abs()
-        low, high = term.flatten(1).aminmax(dim=1)
+        size_of = term.abs().float() if term.dtype.itemsize < 4 else term.abs()
+        low, high = size_of.flatten(1).aminmax(dim=1)
         spread = torch.where(high > low, high - low, torch.ones_like(high))
-        # Up-sampling is linear: the sum over channels may come first, and costs a channel's share.
-        scaled = ((term - low[:, None, None, None]) / spread[:, None, None, None]).sum(1, keepdim=True)
+        # Scaling and up-sampling are linear: the sum over channels may come first, and saves their share.
+        total = size_of.sum(1, keepdim=True) - term.shape[1] * low[:, None, None, None]
+        scaled = total / spread[:, None, None, None]
         up = F.interpolate(scaled, size, mode="bilinear", align_corners=True).squeeze(1)
         raw = up if raw is None else raw + up
     assert raw is not None  # the input's term is a map

@@ -29,7 +29,7 @@ def score_cam(query: Query, chunk_size: int = 16) -> Tensor:
     def probabilities(picture: int, channels: Tensor) -> Tensor:
         masks, _ = normalise(upsample(M[picture, channels], query.size))
         masked = query.inputs[picture] * masks.unsqueeze(1).to(query.inputs.dtype)
-        logits: Tensor = forward(module, masked)
+        logits = forward(module, masked)
         by_class = isinstance(query.captured.target, Tensor)
         return query.scores(logits.softmax(1) if by_class else logits, picture)
 

@@ -7,18 +7,18 @@ within reach of ``explain``, of the command line and of the tests that run over 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from gmcam.capture import Capture, Target, capture
+from gmcam.capture import INPUT, Capture, Target, capture
 from gmcam.networks.network import Network
 
 _Item = TypeVar("_Item")
-_COUNTS = ("chunk_size", "steps", "samples", "sizes")
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,16 @@ class Query:
 class Method:
     """A saliency method: ``compute`` gives raw maps (T, h, w) for a query.
 
-    ``layered``: it explains one layer; else the network as a whole, and the layer that is asked for
-    plays no part. ``gradients``: it needs the gradient maps. ``convolutional``: it is not defined on
-    a transformer's tokens.
+    ``keeps``: for a method that explains the network as a whole, what its pass keeps (the layer that
+    is asked for plays no part); None where it explains a layer. ``gradients``: it needs the gradients
+    of what is kept. ``convolutional``: it is not defined on a transformer's tokens.
     """
 
     name: str
     title: str
     source: str
     compute: Callable[..., Tensor]
-    layered: bool
+    keeps: Callable[[nn.Module], list[str]] | None
     gradients: bool
     convolutional: bool
 
@@ -104,13 +104,18 @@ class Method:
         return {parameter.name: parameter.default for parameter in parameters}
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """``ValueError`` for an option that this method does not have, or a count below 1."""
+        """``ValueError`` for an option that this method does not have, or a value that it cannot take."""
         for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
                 raise ValueError(f"{self.name} has no option {name!r}; it has {known}")
-            if name in _COUNTS and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} is a whole number from 1 on, not {value!r}")
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if isinstance(self.options[name], int):
+                if not whole or (name != "seed" and value < 1):
+                    least = "" if name == "seed" else " from 1 on"
+                    raise ValueError(f"{name} is a whole number{least}, not {value!r}")
+            elif not (whole or isinstance(value, float)) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} is a number from 0 on, not {value!r}")
 
 
 METHODS: dict[str, Method] = {}
@@ -121,7 +126,7 @@ def method(
     *,
     title: str,
     source: str,
-    layered: bool = True,
+    keeps: Callable[[nn.Module], list[str]] | None = None,
     gradients: bool = True,
     convolutional: bool = False,
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
@@ -133,10 +138,15 @@ def method(
     def register(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
         if name in METHODS:
             raise ValueError(f"a method called {name!r} is registered already")
-        METHODS[name] = Method(name, title, source, compute, layered, gradients, convolutional)
+        METHODS[name] = Method(name, title, source, compute, keeps, gradients, convolutional)
         return compute
 
     return register
+
+
+def no_layer(_module: nn.Module) -> list[str]:
+    """What a method keeps that needs no layer: the picture."""
+    return [INPUT]
 
 
 def with_progress(items: Iterable[_Item], what: str) -> Iterator[_Item]:

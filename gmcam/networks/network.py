@@ -161,7 +161,7 @@ class Network:
         """Softmax of the logits: (N, classes) float32. The module runs in evaluation mode."""
         inputs = self.prepare(images)
         with torch.inference_mode(), left_as_found(self.module):
-            logits: Tensor = forward(self.module, inputs)
+            logits = forward(self.module, inputs)
         return logits.float().softmax(1)
 
     def view(self, image: Picture) -> Image.Image:

@@ -1,5 +1,6 @@
 """``explain``: what it takes, what it gives, and what it refuses in one sentence."""
 
+import copy
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 import gmcam
+from gmcam.methods import METHODS
 from gmcam.networks import Network
 
 
@@ -31,12 +33,23 @@ def test_a_picture_and_a_class_by_name(network, scene):
     assert result.empty.tolist() == [False]
 
 
-def test_score_and_probabilities_are_the_networks_own(network, scene):
+def test_score_and_probabilities_are_the_networks_own_to_rounding(network, scene):
     result = gmcam.explain(network, scene.image, "cup")
     with torch.no_grad():
         logits = network.module(network.prepare(scene.image))
-    assert torch.equal(result.score, logits[:, network.class_index("cup")])
-    assert torch.equal(result.probabilities, logits.softmax(1))
+    # Convolutions add up in another order where channels come last.
+    assert torch.allclose(result.score, logits[:, network.class_index("cup")], rtol=1e-4)
+    assert torch.allclose(result.probabilities, logits.softmax(1), atol=1e-5)
+
+
+def test_score_and_probabilities_are_exactly_the_networks_own_in_double_precision(network, scene):
+    exact = Network(copy.deepcopy(network.module).double(), input_shape=network.input_shape)
+    inputs = network.prepare(scene.image).double()
+    result = gmcam.explain(exact, inputs, 1)
+    with torch.no_grad():
+        logits = exact.module(inputs)
+    assert torch.equal(result.score, logits[:, 1])
+    assert torch.equal(result.probabilities, logits.float().softmax(1))
 
 
 def test_a_list_of_classes_of_one_picture_gives_a_map_each(network, scene):
@@ -138,9 +151,10 @@ def test_a_map_without_evidence_is_zeros_and_called_empty(gap_network, pictures,
 
 @pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode])
 def test_any_caller(network, scene, caller):
-    expected = gmcam.explain(network, scene.image, "cat").maps
-    with caller():
-        assert torch.equal(gmcam.explain(network, scene.image, "cat").maps, expected)
+    for targets in ("cat", ["cat", "cup"], None):
+        expected = gmcam.explain(network, scene.image, targets).maps
+        with caller():
+            assert torch.equal(gmcam.explain(network, scene.image, targets).maps, expected)
 
 
 REFUSED = [
@@ -177,6 +191,138 @@ def test_arguments_that_do_not_fit_are_refused_in_one_sentence(network, scene, c
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         gmcam.explain(network, arguments.pop("images"), arguments.pop("targets"), **arguments)
     assert "\n" not in str(error.value)
+
+
+# Several layers, and options.
+
+LAYERS = ["pool", "conv", "relu"]
+ONE_PASS = ["grad_cam", "hires_cam", "guidance_map", "gmcam", "grad_cam_pp", "x_grad_cam", "layer_cam"]
+
+
+@pytest.mark.parametrize("method", [*ONE_PASS, "eigen_cam", "score_cam", "ablation_cam", "relevance_cam"])
+def test_a_list_of_layers_gives_the_results_of_one_at_a_time(flat_network, pictures, method):
+    together = gmcam.explain(flat_network, pictures, [2, 0, 1], method=method, layer=LAYERS)
+    assert [result.layer for result in together] == LAYERS
+    for result in together:
+        alone = gmcam.explain(flat_network, pictures, [2, 0, 1], method=method, layer=result.layer)
+        assert torch.equal(result.raw, alone.raw)
+        assert torch.equal(result.maps, alone.maps)
+        assert torch.equal(result.score, alone.score)
+
+
+def test_layers_go_by_any_name_and_may_repeat(network, scene):
+    results = gmcam.explain(network, scene.image, "cat", layer=("16x16", None, "stage3", "stage4"))
+    assert [result.layer for result in results] == ["stage4", "stage4", "stage3", "stage4"]
+    assert torch.equal(results[0].maps, results[3].maps)
+    assert gmcam.explain(network, scene.image, "cat", layer=["stage3"])[0].raw.shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize("fuse", [None, "mean"])
+@pytest.mark.parametrize("method", [*ONE_PASS, "eigen_cam"])
+def test_several_layers_cost_one_forward_and_at_most_one_backward_pass(flat_network, pictures, method, fuse):
+    passes = []
+    flat_network.fc1.register_forward_hook(lambda *_: passes.append("forward"))
+    flat_network.fc1.register_full_backward_hook(lambda *_: passes.append("backward"))
+    gmcam.explain(flat_network, pictures, 0, method=method, layer=LAYERS, fuse=fuse)
+    assert passes == (["forward"] if method == "eigen_cam" else ["forward", "backward"])
+
+
+ARITHMETIC = {
+    "mean": lambda first, second, third: (first + second + third) / 3,
+    "max": lambda first, second, third: torch.maximum(torch.maximum(first, second), third),
+    "product": lambda first, second, third: first * second * third,
+}
+
+
+@pytest.mark.parametrize("fuse", ARITHMETIC)
+def test_fused_layers_are_their_maps_put_together_and_normalised_again(flat_network, pictures, fuse):
+    how = {"method": "hires_cam", "layer": LAYERS, "sigma": 1.0}
+    fused = gmcam.explain(flat_network, pictures, 2, **how, fuse=fuse)
+    expected = ARITHMETIC[fuse](*(one.maps for one in gmcam.explain(flat_network, pictures, 2, **how)))
+    assert torch.allclose(fused.raw, expected, atol=1e-6)
+    low, high = expected.amin((1, 2), keepdim=True), expected.amax((1, 2), keepdim=True)
+    assert torch.allclose(fused.maps, (expected - low) / (high - low), atol=1e-5)
+    assert fused.maps.amax((1, 2)).tolist() == [1, 1, 1]
+    assert (fused.layer, fused.method, fused.empty.any()) == ("pool, conv, relu", "hires_cam", False)
+
+
+def test_a_product_with_an_empty_map_is_empty(gap_network, pictures):
+    with torch.no_grad():
+        gap_network.fc.weight[0] = -gap_network.fc.weight[0].abs()
+    result = gmcam.explain(gap_network, pictures, 0, method="grad_cam", layer=["relu"], fuse="product")
+    assert result.empty.all()
+    assert not result.maps.any()
+
+
+LISTS_AND_OPTIONS = [
+    ({"layer": []}, "the list of layers is empty; name at least one"),
+    ({"layer": (), "fuse": "mean"}, "the list of layers is empty"),
+    ({"layer": ["conv", "covn"]}, "no layer is called 'covn'"),
+    ({"layer": ["conv", "fc1"]}, "'fc1' gives output of shape (3, 5), without height and width"),
+    ({"layer": ["relu"], "fuse": "median"}, "fuse is one of mean, max, product, for a list of layers"),
+    ({"layer": ["relu"], "fuse": ["mean"]}, "fuse is one of mean, max, product"),
+    ({"layer": "relu", "fuse": "max"}, "for a list of layers; it is 'max'"),
+    ({"fuse": "product"}, "for a list of layers; it is 'product'"),
+    ({"layer": ["relu"], "method": "full_grad"}, "full_grad explains no single layer"),
+    ({"layer": [], "method": "captum.saliency"}, "captum.saliency explains no single layer"),
+    ({"layer": 5}, "5"),
+    ({"layer": ["relu", 5]}, "5"),
+    ({"chunk_size": 2}, "gmcam has no option 'chunk_size'; it has none"),
+    (
+        {"method": "smooth_full_grad", "step": 3},
+        "no option 'step'; it has samples, noise, seed, chunk_size",
+    ),
+    ({"method": "score_cam", "query": 3}, "score_cam has no option 'query'; it has chunk_size"),
+    ({"method": "score_cam", "chunk_size": 0}, "chunk_size is a whole number from 1 on, not 0"),
+    ({"method": "ablation_cam", "chunk_size": -2}, "chunk_size is a whole number from 1 on, not -2"),
+    ({"method": "cameras", "chunk_size": True}, "chunk_size is a whole number from 1 on, not True"),
+    ({"method": "captum.occlusion", "chunk_size": 2.0}, "chunk_size is a whole number from 1 on, not 2.0"),
+    ({"method": "integrated_grad_cam", "steps": -1}, "steps is a whole number from 1 on, not -1"),
+    ({"method": "captum.integrated_gradients", "steps": "5"}, "steps is a whole number from 1 on, not '5'"),
+    ({"method": "smooth_full_grad", "samples": 0}, "samples is a whole number from 1 on, not 0"),
+    ({"method": "cameras", "sizes": None}, "sizes is a whole number from 1 on, not None"),
+    ({"method": "captum.occlusion", "share": 0}, "share"),
+    ({"method": "captum.occlusion", "share": -3}, "share"),
+    ({"method": "captum.occlusion", "share": 2.5}, "share"),
+    ({"method": "smooth_full_grad", "noise": -0.1}, "noise"),
+    ({"method": "smooth_full_grad", "noise": float("nan")}, "noise"),
+    ({"method": "smooth_full_grad", "noise": "much"}, "noise"),
+    ({"method": "smooth_full_grad", "seed": 1.5}, "seed"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), LISTS_AND_OPTIONS, ids=repr)
+def test_layers_and_options_that_do_not_fit_are_refused_in_one_sentence(
+    flat_network, pictures, snapshot, change, message
+):
+    before = snapshot(flat_network)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        gmcam.explain(flat_network, pictures, 0, **change)
+    assert "\n" not in str(error.value)
+    assert snapshot(flat_network) == before
+
+
+def test_options_reach_the_method(gap_network, pictures):
+    def raw(**options):
+        return gmcam.explain(gap_network, pictures, 0, **options).raw
+
+    runs = []
+    gap_network.register_forward_hook(lambda *_: runs.append(1))
+    raw(method="integrated_grad_cam", layer="relu", steps=3, chunk_size=1)
+    assert len(runs) == 1 + 3 * len(pictures)
+    noisy = {"method": "smooth_full_grad", "samples": 3}
+    assert torch.equal(raw(**noisy, seed=7), raw(**noisy, seed=7))
+    assert not torch.equal(raw(**noisy, seed=7), raw(**noisy, seed=8))
+    quiet = [raw(**noisy, noise=0.0, seed=seed) for seed in (7, 8)]
+    assert torch.equal(*quiet)  # every copy is the picture
+
+
+def test_a_method_tells_its_options_and_their_defaults():
+    assert METHODS["gmcam"].options == {}
+    assert METHODS["integrated_grad_cam"].options == {"steps": 50, "chunk_size": 8}
+    options = METHODS["smooth_full_grad"].options
+    assert (options["samples"], options["noise"], options["seed"]) == (25, 0.15, 0)
+    assert METHODS["cameras"].options["sizes"] == 8
 
 
 def test_a_plain_module_takes_no_picture(gap_network, scene):

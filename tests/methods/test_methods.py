@@ -1,21 +1,32 @@
 """Every registered method keeps the same promises; CAM also knows where it is not defined."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from tqdm import tqdm
 
 import gmcam
 from gmcam import equations
 from gmcam.capture import capture
 from gmcam.methods import METHODS, method
 
-# CAM is defined only where pooling and a linear layer follow the map.
+# CAM is defined only where pooling and a linear layer follow the map; CAMERAS needs a network that takes
+# larger pictures.
+REFUSED = {("cam", "flat_network"), ("cameras", "flat_network")}
 SERVED = [
     (name, network)
     for name in METHODS
     for network in ("gap_network", "flat_network")
-    if (name, network) != ("cam", "flat_network")
+    if (name, network) not in REFUSED
 ]
+SIZE_OF_CHUNKS = [name for name in METHODS if "chunk_size" in METHODS[name].options]
+WITHOUT_LAYER = {
+    *("full_grad", "smooth_full_grad", "captum.saliency", "captum.input_x_gradient"),
+    *("captum.integrated_gradients", "captum.guided_backprop", "captum.occlusion", "captum.deep_lift"),
+}
 
 
 @pytest.mark.parametrize("trainable", [True, False], ids=["trainable", "frozen"])
@@ -56,6 +67,83 @@ def test_all_classes_of_one_picture_equal_one_at_a_time(request, pictures, name,
     for target in range(3):
         alone = gmcam.explain(module, pictures[:1], target, method=name)
         assert torch.allclose(together.maps[target], alone.maps[0], atol=1e-5)
+
+
+def test_cameras_is_refused_where_the_network_takes_one_size_only(flat_network, pictures, snapshot):
+    before = snapshot(flat_network)
+    with pytest.raises(ValueError, match=r"cameras shows .* Sequential does not take 12 x 12") as error:
+        gmcam.explain(flat_network, pictures, 0, method="cameras")
+    assert "\n" not in str(error.value)
+    assert snapshot(flat_network) == before
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_of_the_whole_network_names_the_input_as_its_layer(gap_network, pictures, name):
+    layer = gmcam.explain(gap_network, pictures[:1], 0, method=name).layer
+    assert layer == ("<input>" if name in WITHOUT_LAYER else "relu")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_call_gives_the_same_map_and_leaves_chance_alone(gap_network, pictures, name):
+    random.seed(3)
+    np.random.seed(3)
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    first = gmcam.explain(gap_network, pictures, [2, 0, 1], method=name)
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    torch.rand(5)  # nor does it depend on it
+    again = gmcam.explain(gap_network, pictures, [2, 0, 1], method=name)
+    assert torch.equal(first.raw, again.raw)
+    assert torch.equal(first.maps, again.maps)
+
+
+@pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", METHODS)
+def test_any_method_serves_any_caller(gap_network, pictures, name, caller):
+    expected = gmcam.explain(gap_network, pictures, 1, method=name)
+    with caller():
+        inputs = pictures * 1  # made here: an inference tensor under inference_mode
+        result = gmcam.explain(gap_network, inputs, 1, method=name)
+    assert torch.equal(result.raw, expected.raw)
+    assert not result.raw.requires_grad
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_picture_gives_no_map(gap_network, pictures, name):
+    result = gmcam.explain(gap_network, pictures[:0], 0, method=name)
+    assert result.maps.shape == (0, 8, 8)
+
+
+@pytest.mark.parametrize("name", sorted({*METHODS} - {"cam", "relevance_cam"}))
+def test_a_function_that_picks_a_logit_gives_the_map_of_that_class(gap_network, pictures, name):
+    by_function = gmcam.explain(gap_network, pictures, lambda logits: logits[:, 1], method=name)
+    by_index = gmcam.explain(gap_network, pictures, 1, method=name)
+    if name == "score_cam":  # weighs by the function's value where a class has its probability
+        assert not torch.allclose(by_function.maps, by_index.maps, atol=1e-3)
+    else:
+        assert torch.allclose(by_function.raw, by_index.raw, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", SIZE_OF_CHUNKS)
+def test_the_size_of_chunks_makes_no_difference(gap_network, pictures, name):
+    few = {"samples": 5, "steps": 5, "sizes": 3, "share": 3}
+    few = {option: count for option, count in few.items() if option in METHODS[name].options}
+    together, *others = (
+        gmcam.explain(gap_network, pictures, [2, 0, 1], method=name, chunk_size=size, **few).raw
+        for size in (1000, 1, 2)
+    )
+    assert all(torch.allclose(together, other, rtol=1e-9, atol=1e-12) for other in others)
+
+
+@pytest.mark.parametrize("name", ["score_cam", "smooth_full_grad", "captum.saliency"])
+def test_progress_goes_to_stderr_alone(gap_network, pictures, monkeypatch, capfd, name):
+    def at_once(items, **how):
+        return tqdm(items, **{**how, "delay": 0, "mininterval": 0})
+
+    monkeypatch.setattr("gmcam.methods.registry.tqdm", at_once)
+    gmcam.explain(gap_network, pictures, 0, method=name)
+    written = capfd.readouterr()
+    assert written.out == ""
+    assert "100%" in written.err
 
 
 @pytest.mark.parametrize("name", ["grad_cam", "hires_cam", "guidance_map", "gmcam"])
