@@ -589,7 +589,7 @@ def test_a_layer_of_any_shape_still_gives_one_part_per_picture(pictures, change)
 
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize(
-    "layers", [["conv"], ["relu"], ["out", "conv"], ["out", "relu", "conv"], [INPUT, "relu"]]
+    "layers", [["conv"], ["relu"], ["out", "conv"], [INPUT, "relu", "out"]], ids="+".join
 )
 def test_maps_and_gradients_are_contiguous(pictures, layers, gradients):
     module = network(relu=nn.ReLU(inplace=True)).float()  # channels come last inside

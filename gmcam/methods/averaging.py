@@ -30,6 +30,8 @@ def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
         try:
             captured = query.again(enlarged, query.captured.target)
         except (RuntimeError, AssertionError) as error:
+            if number == 0:
+                raise
             raise ValueError(
                 f"cameras shows the network larger pictures; {query.network.name} does not take "
                 f"{size[0]} x {size[1]} ({error}): use a method of one size"

@@ -30,8 +30,9 @@ def score_cam(query: Query, chunk_size: int = 16) -> Tensor:
         masks, _ = normalise(upsample(M[picture, channels], query.size))
         masked = query.inputs[picture] * masks.unsqueeze(1).to(query.inputs.dtype)
         logits = forward(module, masked)
-        by_class = isinstance(query.captured.target, Tensor)
-        return query.scores(logits.softmax(1) if by_class else logits, picture)
+        if isinstance(query.captured.target, Tensor):
+            logits = logits.to(M.dtype).softmax(1)
+        return query.scores(logits, picture)
 
     with torch.inference_mode(), left_as_found(module):
         weights = _channel_scores(query, high > low, chunk_size, probabilities, "Score-CAM")

@@ -8,7 +8,8 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-CHAPTERS = [ROOT / f"{entry['file']}.ipynb" for entry in TOC["parts"][0]["chapters"]]
+NUMBERED = [part for part in TOC["parts"] if part.get("numbered")]
+CHAPTERS = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED for entry in part["chapters"]]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(")
 

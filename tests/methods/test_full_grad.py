@@ -105,7 +105,7 @@ def test_smooth_full_grad_is_the_loop_written_out(network, pictures):
     pictures = pictures * torch.tensor([1, 10, 0.1])[:, None, None, None]  # noise follows each one's range
     options = {"samples": 4, "noise": 0.3, "seed": 7}
     raw = gmcam.explain(network, pictures, [2, 0, 1], method="smooth_full_grad", **options).raw
-    noise = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(7))
+    noise = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(7)).double()
     for ours, picture, target in zip(raw, pictures, [2, 0, 1], strict=True):
         deviation = 0.3 * (picture.max() - picture.min())
         copies = [plain_terms(network, picture + deviation * one, target) for one in noise]

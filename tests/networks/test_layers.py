@@ -100,6 +100,38 @@ def test_a_convolution_to_one_map_per_class_is_no_stage(after):
     assert "2" not in found.shapes
 
 
+def test_the_default_layer_may_be_another_than_the_last_map():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 2, stride=2), nn.ReLU())
+    module.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)))
+    assert list(discover(module, NOISE).stages.items()) == [("64x64", "1"), ("32x32", "3")]
+    assert list(discover(module, NOISE, last="0").stages.items()) == [("32x32", "3"), ("64x64", "0")]
+    assert list(discover(module, NOISE, last="2").stages.items()) == [("64x64", "1"), ("32x32", "2")]
+
+
+class Tokens(nn.Module):
+    """64 × 64 pixels → 4 × 4 tokens of 6 numbers behind a class token → 5 classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.cut, self.token = nn.Conv2d(3, 6, 16, stride=16), nn.Parameter(torch.ones(1, 1, 6))
+        self.block, self.norm, self.head = nn.Linear(6, 6), nn.LayerNorm(6), nn.Linear(6, 5)
+
+    def forward(self, x):
+        tokens = self.cut(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1)
+        return self.head(self.norm(self.block(tokens)).mean(1))
+
+
+def test_what_reshape_makes_maps_of_counts():
+    found = discover(Tokens(), NOISE, lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (4, 4)))
+    assert found.shapes == {"block": (6, 4, 4), "norm": (6, 4, 4)}
+    assert found.stages == {"4x4": "norm"}
+
+
+def test_tokens_without_reshape_are_no_maps():
+    assert list(discover(Tokens(), NOISE).shapes) == ["cut"]
+
+
 def test_a_decoders_last_convolution_is_its_last_stage():
     class HourGlass(nn.Module):
         def __init__(self):

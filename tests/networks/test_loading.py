@@ -14,6 +14,7 @@ import torchvision
 from PIL import Image
 
 import gmcam
+from gmcam.capture import capture
 from gmcam.networks import loading, torchvision_names
 
 SMALL = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
@@ -113,12 +114,17 @@ def test_the_checkpoint_lies_where_torch_looks_for_it(cache):
 
 @pytest.mark.parametrize(("name", "weights"), CLASSIFIERS, ids=lambda value: getattr(value, "name", value))
 def test_every_network_of_torchvision_gets_its_own_preprocessing_and_classes(name, weights, monkeypatch):
-    monkeypatch.setattr(loading, "_pretrained", lambda *_: torch.nn.Identity())
+    module = torch.nn.Identity()
+    if name.startswith(("vit_", "swin_")):  # their layers are known by name
+        with torch.device("meta"):  # the architecture without its numbers
+            module = torchvision.models.get_model(name, weights=None)
+    monkeypatch.setattr(loading, "_pretrained", lambda *_: module)
     noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
     network = gmcam.load(name, weights.name)
     assert torch.equal(network.preprocess(picture), weights.transforms()(picture))
     assert list(network.classes) == weights.meta["categories"]
+    assert (network.reshape is not None) == name.startswith(("vit_", "swin_"))
 
 
 def test_an_unknown_network_is_answered_with_all_there_are():
@@ -212,6 +218,124 @@ def test_a_damaged_file_in_the_cache_is_named(content, cache):
     assert re.search(f"{re.escape(str(path))} cannot be loaded as weights of squeezenet1_1", sentence)
     assert sentence.endswith("delete it and try again")
     assert path.read_bytes() == content  # it is the reader's to delete
+
+
+# Transformers, with random weights.
+
+STAGES = {
+    "vit_b_16": {"14x14": "encoder.layers.encoder_layer_11.ln_1"},
+    "swin_t": {"56x56": "features.1", "28x28": "features.3", "14x14": "features.5", "7x7": "features.7"},
+}
+METHODS_OF_TOKENS = ["grad_cam", "gmcam", "layer_cam", "eigen_cam", "integrated_grad_cam", "score_cam"]
+OWN_SIZE = (3, 224, 224)
+
+
+def small_transformer(name):
+    """Torchvision's classes with few numbers: what runs often is affordable."""
+    if name == "vit_b_16":
+        return torchvision.models.VisionTransformer(224, 16, 3, 2, 8, 8)
+    return torchvision.models.SwinTransformer([4, 4], 8, [1, 2, 1, 1], [1, 1, 1, 1], [7, 7])
+
+
+def loaded(name, module):
+    torch.manual_seed(0)
+    module = module()
+    # Torchvision's vision transformers start with a classifier of zeros.
+    classifier = [part for part in module.modules() if isinstance(part, torch.nn.Linear)][-1]
+    torch.nn.init.normal_(classifier.weight)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "_pretrained", lambda *_: module)
+        return gmcam.load(name)
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def transformer(request):
+    return loaded(request.param, lambda: torchvision.models.get_model(request.param, weights=None))
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def small(request):
+    return loaded(request.param, lambda: small_transformer(request.param))
+
+
+def test_the_layers_of_a_transformer_go_by_resolution(transformer):
+    assert transformer.layers == STAGES[transformer.name]
+    assert transformer.default_layer == list(STAGES[transformer.name])[-1]
+    assert transformer.layer_path() == STAGES[transformer.name][transformer.default_layer]
+
+
+@pytest.mark.parametrize("method", METHODS_OF_TOKENS[:3])
+def test_a_transformer_of_torchvision_is_explained_at_its_default_layer(transformer, method):
+    side = int(transformer.default_layer.split("x")[0])
+    picture = torch.rand(2, *OWN_SIZE)
+    result = gmcam.explain(transformer, picture, [5, 7], method=method, layer=transformer.default_layer)
+    assert result.raw.shape == (2, side, side)
+    assert result.maps.shape == (2, 224, 224)
+    assert result.maps.isfinite().all()
+    assert result.raw.any()
+
+
+@pytest.mark.parametrize("method", METHODS_OF_TOKENS)
+def test_the_methods_that_take_tokens(small, method):
+    more = {"steps": 3} if method == "integrated_grad_cam" else {}
+    picture = torch.rand(1, *OWN_SIZE)
+    result = gmcam.explain(small, picture, [5, 7, 9], method=method, **more)
+    assert result.layer in STAGES["swin_t"].values() or result.layer.endswith("encoder_layer_2.ln_1")
+    assert result.maps.shape == (3, 224, 224)
+    assert result.maps.isfinite().all()
+    assert 0.9 < result.maps.amax() <= 1
+    if method != "score_cam":  # its maps have the picture's size
+        assert f"{result.raw.shape[1]}x{result.raw.shape[2]}" == small.default_layer
+
+
+@pytest.mark.parametrize("method", ["cam", "full_grad", "ablation_cam", "relevance_cam", "captum.deep_lift"])
+def test_a_method_that_needs_a_convolutional_map_refuses_a_transformer(small, method):
+    with pytest.raises(
+        ValueError, match=f"{method} needs a convolutional map, and {small.name} gives tokens"
+    ):
+        gmcam.explain(small, torch.rand(1, *OWN_SIZE), 0, method=method)
+
+
+@pytest.fixture(scope="module")
+def small_vit():
+    return loaded("vit_b_16", lambda: small_transformer("vit_b_16"))
+
+
+def test_a_vision_transformer_takes_one_size_only(small_vit):
+    with pytest.raises(ValueError, match="vit_b_16 does not take 324 x 324"):
+        gmcam.explain(small_vit, torch.rand(1, *OWN_SIZE), 0, method="cameras")
+
+
+def test_each_token_of_a_vision_transformer_lands_in_its_cell_and_the_class_token_in_none(small_vit):
+    tokens = torch.arange(197.0)[None, :, None].expand(1, 197, 8)
+    assert small_vit.as_maps(tokens)[0, 3].tolist() == [
+        [1 + 14 * i + j for j in range(14)] for i in range(14)
+    ]
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 5), (13, 0)])
+def test_what_changes_in_a_corner_of_the_picture_changes_the_map_there(small, row, column):
+    # Before any attention, cells know their own patch only.
+    layer, cells = ("encoder.dropout", 14) if small.name == "vit_b_16" else ("features.0", 56)
+    side = 224 // cells
+    pictures = torch.zeros(2, *OWN_SIZE)
+    pictures[1, :, row * side : (row + 1) * side, column * side : (column + 1) * side] = torch.rand(
+        3, side, side
+    )
+    tokens = capture(small.module, pictures, 0, [layer], gradients=False, any_shape=True).maps[layer]
+    before, after = small.as_maps(tokens)
+    changed = (before != after).any(0)
+    assert changed.shape == (cells, cells)
+    assert changed.nonzero().tolist() == [[row, column]]
+
+
+def test_in_the_last_block_of_a_vision_transformer_only_the_class_token_counts(small_vit):
+    layers = ["encoder.layers.encoder_layer_2.ln_1", "encoder.layers.encoder_layer_2"]
+    found = capture(small_vit.module, torch.rand(1, *OWN_SIZE), 5, layers, any_shape=True).gradients
+    default, after = (found[layer][0].abs().sum(1) for layer in layers)
+    assert small_vit.layer_path() == layers[0]
+    assert (default > 0).all()
+    assert after.nonzero().flatten().tolist() == [0]
 
 
 def test_a_trained_squeezenet_knows_the_dog(squeezenet, data_root):

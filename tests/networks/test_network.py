@@ -1,5 +1,6 @@
 import re
 from collections import OrderedDict
+from itertools import product
 
 import numpy as np
 import pytest
@@ -7,10 +8,52 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gmcam import Network
+from gmcam import Network, explain
 from gmcam.networks import Preprocessing
 
 NAMES = ("tabby cat", "Siamese cat", "dog")
+
+
+class Block(nn.Module):
+    """Attention and a linear layer, each added to what it was made from."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.mix, self.widen = nn.LayerNorm(6), nn.Linear(6, 18), nn.Linear(6, 6)
+
+    def forward(self, x):
+        query, key, value = self.mix(self.norm(x)).chunk(3, 2)
+        x = x + (query @ key.transpose(1, 2)).softmax(2) @ value
+        return x + self.widen(x).tanh()
+
+
+class Transformer(nn.Module):
+    """8 × 12 pixels → 2 × 3 tokens of 6 numbers behind a class token → 4 classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.cut, self.token = nn.Conv2d(3, 6, 4, stride=4), nn.Parameter(torch.zeros(1, 1, 6))
+        self.places = nn.Parameter(torch.zeros(1, 7, 6))
+        self.blocks, self.head = nn.Sequential(Block(), Block()), nn.Linear(6, 4)
+
+    def forward(self, x):
+        tokens = self.cut(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.places
+        return self.head(self.blocks(tokens)[:, 0])
+
+
+def grid(tokens):
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, (2, 3))
+
+
+@pytest.fixture
+def transformer():
+    """Float64 and fixed, with the tokens that the last attention mixes as its default layer."""
+    torch.manual_seed(2)
+    module = Transformer().double().requires_grad_(False)
+    for parameter in module.parameters():
+        parameter.copy_(torch.randn(parameter.shape) / 2)
+    return Network(module.eval(), input_shape=(3, 8, 12), reshape=grid, layer="blocks.1.norm")
 
 
 def module():
@@ -228,3 +271,128 @@ def test_a_network_in_training_runs_in_evaluation_mode_and_stays_in_training(net
 def test_the_view_is_the_crop_or_the_whole_picture(network, bare):
     assert network.view(picture()).size == (9, 9)
     assert bare.view(picture()).size == (12, 9)
+
+
+# Transformers.
+
+
+@pytest.fixture
+def patches():
+    return torch.randn(3, 3, 8, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def maps_by_hand(module, inputs, targets, layer):
+    """Maps and gradients (N, 6, 2, 3) by plain autograd, token by token into their cells."""
+    kept = []
+    handle = module.get_submodule(layer).register_forward_hook(lambda m, a, out: kept.append(out))
+    scores = module(inputs.clone().requires_grad_())[range(len(inputs)), targets]
+    handle.remove()
+    found = []
+    for tokens in (kept[0].detach(), torch.autograd.grad(scores.sum(), kept[0])[0]):
+        maps = torch.empty(len(inputs), 6, 2, 3, dtype=torch.float64)
+        for row, column in product(range(2), range(3)):
+            maps[:, :, row, column] = tokens[:, 1 + 3 * row + column]
+        found.append(maps)
+    return found
+
+
+def weighted(maps, gradients):
+    return (gradients.mean((2, 3), keepdim=True) * maps).sum(1).relu()
+
+
+BY_HAND = {
+    "grad_cam": weighted,
+    "hires_cam": lambda maps, gradients: (gradients * maps).sum(1),
+    "guidance_map": lambda maps, gradients: (gradients * maps).sum(1).relu(),
+    "gmcam": lambda maps, gradients: (gradients * maps).sum(1).relu() * weighted(maps, gradients),
+    "layer_cam": lambda maps, gradients: (gradients.relu() * maps).sum(1).relu(),
+}
+
+
+@pytest.mark.parametrize("layer", ["blocks.0", "blocks.1.norm"])
+@pytest.mark.parametrize("method", BY_HAND)
+def test_tokens_are_explained_cell_by_cell(transformer, patches, method, layer):
+    result = explain(transformer, patches, [0, 3, 1], method=method, layer=layer)
+    expected = BY_HAND[method](*maps_by_hand(transformer.module, patches, [0, 3, 1], layer))
+    assert expected.any()
+    assert torch.allclose(result.raw, expected, rtol=1e-9, atol=1e-12)
+    assert result.maps.shape == (3, 8, 12)
+
+
+def test_all_classes_of_one_picture_through_a_transformer(transformer, patches):
+    together = explain(transformer, patches[:1], [0, 3, 1], method="grad_cam")
+    for number, target in enumerate([0, 3, 1]):
+        expected = weighted(*maps_by_hand(transformer.module, patches[:1], [target], "blocks.1.norm"))
+        assert torch.allclose(together.raw[number], expected[0], rtol=1e-9, atol=1e-12)
+
+
+def test_integrated_grad_cam_of_tokens_is_a_sum_on_the_way_from_zero(transformer, patches):
+    result = explain(transformer, patches, 2, method="integrated_grad_cam", steps=4)
+    steps = [
+        maps_by_hand(transformer.module, patches * s, [2] * 3, "blocks.1.norm") for s in (0, 0.25, 0.5, 0.75)
+    ]
+    assert torch.allclose(result.raw, sum(weighted(*pair) for pair in steps), rtol=1e-9, atol=1e-12)
+
+
+def test_score_cam_shows_a_transformer_the_picture_through_its_tokens(transformer, patches):
+    result = explain(transformer, patches[:1], 2, method="score_cam")
+    maps, _ = maps_by_hand(transformer.module, patches[:1], [2], "blocks.1.norm")
+    up = nn.functional.interpolate(maps, (8, 12), mode="bilinear")[0]
+    masks = torch.stack([(one - one.min()) / (one.max() - one.min()) for one in up])
+    weights = transformer.module(patches[:1] * masks[:, None]).softmax(1)[:, 2]
+    assert torch.allclose(result.raw[0], (weights[:, None, None] * up).sum(0).relu(), rtol=1e-9)
+
+
+def test_several_layers_of_a_transformer(transformer, patches):
+    results = explain(transformer, patches, 1, layer=["blocks.1.norm", "blocks.0"])
+    assert [one.layer for one in results] == ["blocks.1.norm", "blocks.0"]
+    assert torch.equal(results[1].raw, explain(transformer, patches, 1, layer="blocks.0").raw)
+
+
+def test_the_default_layer_of_a_transformer_is_the_one_given(transformer):
+    assert (transformer.default_layer, transformer.layer_path()) == ("2x3", "blocks.1.norm")
+    assert transformer.layers == {"2x3": "blocks.1.norm"}
+
+
+def test_a_default_layer_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="no layer is called 'conf'; the nearest names are conv"):
+        Network(module(), layer="conf")
+
+
+CONVOLUTIONAL = ("cam", "full_grad", "smooth_full_grad", "ablation_cam", "relevance_cam", "captum.deep_lift")
+
+
+@pytest.mark.parametrize("method", [*CONVOLUTIONAL, "captum.guided_backprop", "captum.layer_grad_cam"])
+def test_methods_that_need_a_convolutional_map_refuse_tokens(transformer, patches, method):
+    with pytest.raises(
+        ValueError, match=f"^{method} needs a convolutional map, and Transformer gives tokens"
+    ):
+        explain(transformer, patches, 0, method=method)
+
+
+def test_cameras_refuses_a_transformer_that_takes_one_size_only(transformer, patches):
+    with pytest.raises(ValueError, match="Transformer does not take 12 x 17"):
+        explain(transformer, patches, 0, method="cameras")
+
+
+MISFITS = {
+    "no maps": (lambda t: t[:, 1:], r"reshape made \(3, 6, 6\) of a layer's output \(3, 7, 6\)"),
+    "no batch": (lambda t: t[:1, 1:, :, None], r"made \(1, 6, 6, 1\) of a layer's output \(3, 7, 6\)"),
+    "a grid that does not fit": (lambda t: t.transpose(1, 2).reshape(3, 6, 3, 3), r"\(3, 7, 6\)"),
+    "with the class token": (lambda t: t.unflatten(1, (2, 3)), r"\(3, 7, 6\)"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_wrong_reshape_is_refused_with_the_shapes(transformer, patches, case):
+    transformer.reshape, message = MISFITS[case]
+    with pytest.raises(ValueError, match=message) as caught:
+        explain(transformer, patches, 0, layer="blocks.0")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_layer_that_reshape_does_not_fit_is_refused_with_the_shapes(transformer, patches):
+    with pytest.raises(ValueError, match=r"\(3, 4\)"):
+        explain(transformer, patches, 0, layer="head")
+    with pytest.raises(ValueError, match=r"\(3, 6, 2, 3\)"):
+        explain(transformer, patches, 0, layer="cut")
