@@ -115,7 +115,7 @@ def _methods(options: argparse.Namespace) -> None:
     from gmcam.methods import METHODS
 
     for name, entry in METHODS.items():
-        print(f"{name:14} {entry.title:14} {entry.summary}\n{'':14} {'':14} {entry.source}")
+        print(f"{name}\n    {entry.title}, {entry.source}\n    {entry.summary}")
 
 
 def _networks(options: argparse.Namespace) -> None:

@@ -125,8 +125,10 @@ def input_x_gradient(query: Query) -> Tensor:
     gradients=False,
 )
 def integrated_gradients(query: Query, steps: int = 50, chunk_size: int = 8) -> Tensor:
-    """ReLU(Σ_c x_c ⊙ ∫ ∂Y/∂x_c(s x) ds), s from 0 to 1 (Gauss–Legendre). ``chunk_size``: pictures at a
-    time."""
+    """ReLU(Σ_c x_c ⊙ ∫ ∂Y/∂x_c(s x) ds), with s from 0 to 1.
+
+    The integral is a Gauss–Legendre sum of ``steps`` terms. ``chunk_size``: pictures at a time.
+    """
     from captum.attr import IntegratedGradients
 
     return _attribute(query, IntegratedGradients, chunk_size=1, n_steps=steps, internal_batch_size=chunk_size)

@@ -78,7 +78,7 @@ def canonical(module: nn.Module, leaf: str = "") -> fx.GraphModule:
         name = f"step{number}"
         made.add_module(name, step.eval())
         with made.graph.inserting_before(node):
-            value = node.args[0]
+            value = node.args[0] if node.args else node.kwargs["input"]
             if isinstance(step, Sum):
                 value = made.graph.call_function(stacked, node.args[:2])
             node.replace_all_uses_with(made.graph.call_module(name, (value,)))
@@ -102,6 +102,7 @@ def _own_module(made: fx.GraphModule, node: fx.Node, leaf: str) -> nn.Module | N
         if make is nn.AdaptiveAvgPool2d:
             size: Any = node.args[1] if len(node.args) > 1 else node.kwargs["output_size"]
             return nn.AdaptiveAvgPool2d(size)
-        if make is not Sum or all(isinstance(one, fx.Node) for one in node.args[:2]):
+        # A constant added, or a factor before y, is no sum of two maps: it stays a function.
+        if make is not Sum or (not node.kwargs and all(isinstance(one, fx.Node) for one in node.args)):
             return make()
     return None

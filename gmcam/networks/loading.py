@@ -27,7 +27,10 @@ def _without_class_token(tokens: Tensor) -> Tensor:
 
 
 def _channels_first(tokens: Tensor) -> Tensor:
-    """(N, h, w, K) → (N, K, h, w)."""
+    """(N, h, w, K) → (N, K, h, w); a few layers of these networks have their channels first already, and
+    are told by K being more than h or w."""
+    if tokens.ndim != 4 or tokens.shape[3] < max(tokens.shape[1:3]):
+        raise ValueError(f"output of shape {tuple(tokens.shape)} is not (N, h, w, K); name another layer")
     return tokens.permute(0, 3, 1, 2)
 
 

@@ -1,0 +1,131 @@
+"""Every method on every network it is defined for: what a map is, batches, and nothing left behind.
+
+The project's own networks and a plain one run as they are used, in float32; torchvision's, with random
+weights, in float64: in float32 a batch adds up in another order than a single picture, which turns
+rectifiers and poolings over near their ties, and moves single pixels of a gradient by a hundredth.
+"""
+
+import functools
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import gmcam
+from gmcam.methods import METHODS
+
+FEW = {"steps": 3, "samples": 2, "sizes": 2, "share": 2, "chunk_size": 64}
+# CAM needs pooling and a linear layer right behind the map (densenet121 rectifies in between).
+WITHOUT_CAM = ("collage-vgg", "vgg16", "densenet121")
+# They run once for each channel: small pictures, and a layer with few.
+BY_CHANNEL = ("score_cam", "ablation_cam")
+FEW_CHANNELS = {
+    "vgg16": "features.1",
+    "resnet50": "layer1.0.conv1",
+    "squeezenet1_0": "features.3.squeeze",
+    "mobilenet_v2": "features.1",
+    "densenet121": "features.denseblock4.denselayer16.conv2",
+}
+
+
+def plain():
+    """A network as a reader writes it."""
+    features = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+    features += [nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(inplace=True), nn.Dropout(0.5)]
+    return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 8))
+
+
+@functools.lru_cache(maxsize=1)  # VGG16 alone is a gigabyte
+def network_and_pictures(name):
+    """A network, three pictures (3, 3, 64, 64), and for each the class it sees."""
+    if name in gmcam.EMBEDDED:
+        network = gmcam.load(name)
+        scenes = [
+            gmcam.scene("cat", "cup", seed=3),
+            gmcam.scene("rocket", seed=1),
+            gmcam.scene("dog", seed=2),
+        ]
+        pictures = network.prepare([scene.image for scene in scenes])[..., ::2, ::2]
+    else:
+        torch.manual_seed(0)
+        module = plain() if name == "plain" else torchvision.models.get_model(name, num_classes=10).double()
+        network = gmcam.Network(module.eval(), name=name, input_shape=(3, 64, 64))
+        pictures = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    pictures = network.prepare(pictures)
+    with torch.no_grad():
+        return network, pictures, network.module(pictures).argmax(1).tolist()
+
+
+def state(module):
+    """What an explanation must leave as it was."""
+    numbers = {
+        name: (id(tensor), tensor._version, tensor.requires_grad, tensor.grad is None)
+        for name, tensor in module.state_dict(keep_vars=True).items()
+    }
+    parts = {
+        name: (
+            part.training,
+            sorted(vars(part)),
+            [list(t) for k, t in vars(part).items() if "hooks" in k and t],
+        )
+        for name, part in module.named_modules()
+    }
+    return numbers, parts
+
+
+def explained(name, method, chosen, trainable):
+    """The result for some of the pictures, held against every promise."""
+    network, pictures, targets = network_and_pictures(name)
+    options = {option: few for option, few in FEW.items() if option in METHODS[method].options}
+    if method in BY_CHANNEL:
+        pictures = pictures[..., ::2, ::2]
+        options["layer"] = FEW_CHANNELS.get(name)
+    module = network.module.requires_grad_(trainable).train(trainable)
+    before = state(module)
+    result = gmcam.explain(network, pictures[chosen], [targets[n] for n in chosen], method=method, **options)
+    assert state(module) == before
+    assert result.maps.shape == (len(chosen), *pictures.shape[2:])
+    assert result.maps.dtype == torch.float32
+    assert result.maps.isfinite().all()
+    assert result.raw.isfinite().all()
+    assert result.maps.min() >= 0
+    assert result.maps.max() <= 1
+    assert (result.maps.amax((1, 2)) > 0).tolist() == [not empty for empty in result.empty]
+    return result
+
+
+def served(names):
+    return [
+        (name, method) for name in names for method in METHODS if method != "cam" or name not in WITHOUT_CAM
+    ]
+
+
+@pytest.mark.parametrize(("name", "method"), served(["plain", "collage-vgg", "collage-resnet"]))
+def test_own_networks_alone_and_in_batches_trainable_and_frozen(name, method):
+    together = explained(name, method, [0, 1, 2], trainable=True)
+    assert not together.empty.all()
+    assert torch.equal(explained(name, method, [0, 1, 2], trainable=False).maps, together.maps)
+    for n in range(3):
+        alone = explained(name, method, [n], trainable=n == 0)
+        assert torch.allclose(alone.maps[0], together.maps[n], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), served(["vgg16", "resnet50", "squeezenet1_0", "mobilenet_v2", "densenet121"])
+)
+def test_torchvisions_networks_alone_and_in_batches(name, method):
+    trainable = len(name + method) % 2 == 0
+    together = explained(name, method, [0, 1, 2], trainable)
+    alone = explained(name, method, [1], not trainable)
+    assert torch.allclose(alone.maps[0], together.maps[1], atol=1e-5)
+    assert torch.allclose(alone.raw[0], together.raw[1], atol=1e-6 * together.raw.abs().max().item())
+
+
+@pytest.mark.parametrize("name", WITHOUT_CAM)
+def test_cam_is_refused_where_it_is_not_defined(name):
+    network, pictures, _ = network_and_pictures(name)
+    before = state(network.module)
+    with pytest.raises(ValueError, match="use grad_cam$"):
+        gmcam.explain(network, pictures, 0, method="cam")
+    assert state(network.module) == before
