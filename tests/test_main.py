@@ -207,7 +207,7 @@ def test_methods_lists_every_method_with_formula_and_source(capsys):
     assert main(["methods"]) == 0
     printed = capsys.readouterr().out
     for name, method in gmcam.METHODS.items():
-        assert f"\n{name} " in f"\n{printed}"
+        assert f"\n{name}\n" in f"\n{printed}"
         assert method.summary in printed
         assert method.source in printed
 

@@ -49,7 +49,7 @@ def _attribute(
     found = []
     with warnings.catch_warnings(), left_as_found(module), torch.inference_mode(False), torch.enable_grad():
         warnings.simplefilter("ignore")  # Captum announces its hooks
-        network = canonical(module) if own_steps else module
+        network = canonical(module, like=query.inputs[:1]) if own_steps else module
         parts = [find_layer(module, path) for path in layer]
         rows = torch.split(torch.arange(len(query.captured.scores)), chunk_size)
         for indices in with_progress(rows, algorithm.__name__):

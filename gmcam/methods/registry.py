@@ -61,7 +61,8 @@ class Query:
 
     def again(self, inputs: Tensor, target: Target) -> Capture:
         """The pass at the same layer for other inputs."""
-        return capture(self.network.module, inputs, target, [self.layer])
+        tokens = self.network.reshape is not None
+        return capture(self.network.module, inputs, target, [self.layer], any_shape=tokens)
 
     def scores(self, logits: Tensor, picture: int) -> Tensor:
         """For output (B, …) of variants of one picture: the scores of its targets, (B, targets)."""

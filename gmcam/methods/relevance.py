@@ -60,7 +60,7 @@ def propagate(module: nn.Module, layer: str, inputs: Tensor, target: Target) -> 
 
     if not isinstance(target, Tensor):
         raise ValueError("relevance_cam explains a class, given by name or index, not a function")
-    network = canonical(module, leaf=layer)
+    network = canonical(module, leaf=layer, like=inputs[:1])
     _check_rules(network, layer)
     rules: list[tuple[tuple[type[nn.Module], ...], Any]] = [
         (_CONVOLUTIONS, ZPlus()),

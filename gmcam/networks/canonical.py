@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from gmcam.capture import forward
+
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish)
 
 
@@ -56,11 +58,12 @@ class _Tracer(fx.Tracer):
         return module_qualified_name == self.leaf or super().is_leaf_module(m, module_qualified_name)
 
 
-def canonical(module: nn.Module, leaf: str = "") -> fx.GraphModule:
+def canonical(module: nn.Module, leaf: str = "", like: Tensor | None = None) -> fx.GraphModule:
     """The same function with a module for every addition, rectifier and adaptive pooling.
 
-    ``leaf``: dotted path of a module that is kept whole. Raises ``ValueError`` for a network that
-    cannot be traced: its forward pass depends on values in the picture.
+    ``leaf``: dotted path of a module that is kept whole. ``like``: inputs on which both must give the
+    same. Raises ``ValueError`` for a network that cannot be traced, because its forward pass depends
+    on values in the picture, or that tracing changes, because it reads again what it wrote over.
     """
     try:
         graph = _Tracer(leaf).trace(module)
@@ -75,6 +78,8 @@ def canonical(module: nn.Module, leaf: str = "") -> fx.GraphModule:
         step = _own_module(made, node, leaf)
         if step is None:
             continue
+        if _in_place(made, node):  # who reads its input later reads what it left there
+            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, node=node: user > node)
         name = f"step{number}"
         made.add_module(name, step.eval())
         with made.graph.inserting_before(node):
@@ -85,7 +90,22 @@ def canonical(module: nn.Module, leaf: str = "") -> fx.GraphModule:
         made.graph.erase_node(node)
     made.delete_all_unused_submodules()
     made.recompile()
+    if like is not None:
+        with torch.no_grad():
+            before, after = forward(module, like), forward(made, like)
+        if not torch.allclose(before, after, rtol=1e-2 if like.dtype.itemsize < 4 else 1e-4, atol=1e-4):
+            raise ValueError(
+                f"{type(module).__name__} cannot be rewritten step by step (the outputs differ); "
+                "name a method that takes the network as it is, such as grad_cam"
+            )
     return made
+
+
+def _in_place(made: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(made.get_submodule(str(node.target)), "inplace", False))
+    flag = node.kwargs.get("inplace", node.target is F.relu and True in node.args[1:])
+    return node.target is operator.iadd or bool(flag)
 
 
 def _own_module(made: fx.GraphModule, node: fx.Node, leaf: str) -> nn.Module | None:

@@ -27,10 +27,10 @@ def _without_class_token(tokens: Tensor) -> Tensor:
 
 
 def _channels_first(tokens: Tensor) -> Tensor:
-    """(N, h, w, K) → (N, K, h, w); a few layers of these networks have their channels first already, and
-    are told by K being more than h or w."""
-    if tokens.ndim != 4 or tokens.shape[3] < max(tokens.shape[1:3]):
-        raise ValueError(f"output of shape {tuple(tokens.shape)} is not (N, h, w, K); name another layer")
+    """(N, h, w, K) → (N, K, h, w). A few layers of these networks, which have their channels first
+    already, are told by the square at the end of their shape, and refused."""
+    if tokens.ndim != 4 or tokens.shape[1] != tokens.shape[2] == tokens.shape[3]:
+        raise ValueError("not (N, h, w, K)")
     return tokens.permute(0, 3, 1, 2)
 
 

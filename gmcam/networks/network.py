@@ -93,13 +93,17 @@ class Network:
         """A layer's output, or its gradient, as maps (T, K, h, w): through ``reshape`` if there is one."""
         if self.reshape is None:
             return output
-        maps = self.reshape(output)
-        if maps.ndim != 4 or len(maps) != len(output):
-            raise ValueError(
-                f"reshape made {tuple(maps.shape)} of a layer's output {tuple(output.shape)}; "
-                f"it gives maps ({len(output)}, K, h, w)"
-            )
-        return maps
+        try:
+            maps = self.reshape(output)
+            made = f"it made {tuple(maps.shape)}"
+            if maps.ndim == 4 and len(maps) == len(output):
+                return maps
+        except (RuntimeError, ValueError, IndexError) as error:
+            made = str(error)
+        raise ValueError(
+            f"reshape does not fit a layer's output of shape {tuple(output.shape)}: {made}, "
+            f"and not maps ({len(output)}, K, h, w)"
+        )
 
     def class_index(self, target: str | int) -> int:
         """The index of a class given by name (upper or lower case alike) or index.

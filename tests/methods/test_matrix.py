@@ -18,13 +18,14 @@ from gmcam.methods import METHODS
 FEW = {"steps": 3, "samples": 2, "sizes": 2, "share": 2, "chunk_size": 64}
 # CAM needs pooling and a linear layer right behind the map (densenet121 rectifies in between).
 WITHOUT_CAM = ("collage-vgg", "vgg16", "densenet121")
-# They run once for each channel: small pictures, and a layer with few.
+# Score-CAM and Ablation-CAM run once for each channel that is not flat. Of these convolutions only the
+# first eight are left with weights.
 BY_CHANNEL = ("score_cam", "ablation_cam")
 FEW_CHANNELS = {
-    "vgg16": "features.1",
+    "vgg16": "features.0",
     "resnet50": "layer1.0.conv1",
     "squeezenet1_0": "features.3.squeeze",
-    "mobilenet_v2": "features.1",
+    "mobilenet_v2": "features.1.conv.1",
     "densenet121": "features.denseblock4.denselayer16.conv2",
 }
 
@@ -36,25 +37,34 @@ def plain():
     return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 8))
 
 
+def of_torchvision(name):
+    module = torchvision.models.get_model(name, weights=None, num_classes=10).double()
+    convolution = module.get_submodule(FEW_CHANNELS[name])
+    with torch.no_grad():
+        for parameter in convolution.parameters():
+            parameter[8:] = 0
+    return module
+
+
 @functools.lru_cache(maxsize=1)  # VGG16 alone is a gigabyte
 def network_and_pictures(name):
     """A network, three pictures (3, 3, 64, 64), and for each the class it sees."""
     if name in gmcam.EMBEDDED:
         network = gmcam.load(name)
-        scenes = [
-            gmcam.scene("cat", "cup", seed=3),
-            gmcam.scene("rocket", seed=1),
-            gmcam.scene("dog", seed=2),
-        ]
-        pictures = network.prepare([scene.image for scene in scenes])[..., ::2, ::2]
+        scenes = [gmcam.scene(*classes, seed=3).image for classes in (["cat", "cup"], ["rocket"], ["coin"])]
+        pictures = network.prepare(scenes)[..., ::2, ::2]
     else:
         torch.manual_seed(0)
-        module = plain() if name == "plain" else torchvision.models.get_model(name, num_classes=10).double()
+        module = plain() if name == "plain" else of_torchvision(name)
         network = gmcam.Network(module.eval(), name=name, input_shape=(3, 64, 64))
         pictures = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     pictures = network.prepare(pictures)
     with torch.no_grad():
         return network, pictures, network.module(pictures).argmax(1).tolist()
+
+
+def hooks(part):
+    return {kind: list(table) for kind, table in vars(part).items() if "hooks" in kind and table}
 
 
 def state(module):
@@ -63,14 +73,7 @@ def state(module):
         name: (id(tensor), tensor._version, tensor.requires_grad, tensor.grad is None)
         for name, tensor in module.state_dict(keep_vars=True).items()
     }
-    parts = {
-        name: (
-            part.training,
-            sorted(vars(part)),
-            [list(t) for k, t in vars(part).items() if "hooks" in k and t],
-        )
-        for name, part in module.named_modules()
-    }
+    parts = {name: (part.training, sorted(vars(part)), hooks(part)) for name, part in module.named_modules()}
     return numbers, parts
 
 
@@ -79,7 +82,6 @@ def explained(name, method, chosen, trainable):
     network, pictures, targets = network_and_pictures(name)
     options = {option: few for option, few in FEW.items() if option in METHODS[method].options}
     if method in BY_CHANNEL:
-        pictures = pictures[..., ::2, ::2]
         options["layer"] = FEW_CHANNELS.get(name)
     module = network.module.requires_grad_(trainable).train(trainable)
     before = state(module)
@@ -126,6 +128,6 @@ def test_torchvisions_networks_alone_and_in_batches(name, method):
 def test_cam_is_refused_where_it_is_not_defined(name):
     network, pictures, _ = network_and_pictures(name)
     before = state(network.module)
-    with pytest.raises(ValueError, match="use grad_cam$"):
+    with pytest.raises(ValueError, match=r"use grad_cam$"):
         gmcam.explain(network, pictures, 0, method="cam")
     assert state(network.module) == before

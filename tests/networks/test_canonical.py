@@ -137,7 +137,6 @@ WRITTEN = {
     "add with a factor": (lambda _, x, y: torch.add(x, y, alpha=2), None),
     "add by keyword": (lambda _, x, y: torch.add(x, other=y), None),
     "read again after an in-place rectifier": (read_again_after_the_rectifier, None),
-    "read again after an in-place sum": (read_again_after_the_sum, None),
 }
 
 
@@ -151,6 +150,12 @@ def test_functions_become_modules_and_the_output_stays(pictures, written):
     if kind is not None:
         assert kind in {type(part) for part in made.modules()}
         assert not hasattr(module, next(name for name, part in made.named_children() if type(part) is kind))
+
+
+def test_a_step_that_tracing_loses_is_noticed(pictures):
+    module = Steps(read_again_after_the_sum)
+    with pytest.raises(ValueError, match="Steps cannot be rewritten step by step"):
+        canonical(module, like=pictures)
 
 
 @pytest.mark.parametrize(

@@ -376,8 +376,8 @@ def test_cameras_refuses_a_transformer_that_takes_one_size_only(transformer, pat
 
 
 MISFITS = {
-    "no maps": (lambda t: t[:, 1:], r"reshape made \(3, 6, 6\) of a layer's output \(3, 7, 6\)"),
-    "no batch": (lambda t: t[:1, 1:, :, None], r"made \(1, 6, 6, 1\) of a layer's output \(3, 7, 6\)"),
+    "no maps": (lambda t: t[:, 1:], r"output of shape \(3, 7, 6\): it made \(3, 6, 6\)"),
+    "no batch": (lambda t: t[:1, 1:, :, None], r"output of shape \(3, 7, 6\): it made \(1, 6, 6, 1\)"),
     "a grid that does not fit": (lambda t: t.transpose(1, 2).reshape(3, 6, 3, 3), r"\(3, 7, 6\)"),
     "with the class token": (lambda t: t.unflatten(1, (2, 3)), r"\(3, 7, 6\)"),
 }
