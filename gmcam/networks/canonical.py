@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from gmcam.capture import forward
+from gmcam.capture import forward, left_as_found
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish)
 
@@ -66,7 +66,8 @@ def canonical(module: nn.Module, leaf: str = "", like: Tensor | None = None) -> 
     on values in the picture, or that tracing changes, because it reads again what it wrote over.
     """
     try:
-        graph = _Tracer(leaf).trace(module)
+        with left_as_found(module):  # a dropout written as a function is traced as it is in evaluation
+            graph = _Tracer(leaf).trace(module)
     except Exception as error:  # whatever the network's own code raises on a stand-in for a tensor
         raise ValueError(
             f"{type(module).__name__} cannot be rewritten step by step ({error}); "
@@ -91,7 +92,7 @@ def canonical(module: nn.Module, leaf: str = "", like: Tensor | None = None) -> 
     made.delete_all_unused_submodules()
     made.recompile()
     if like is not None:
-        with torch.no_grad():
+        with torch.no_grad(), left_as_found(module):
             before, after = forward(module, like), forward(made, like)
         if not torch.allclose(before, after, rtol=1e-2 if like.dtype.itemsize < 4 else 1e-4, atol=1e-4):
             raise ValueError(

@@ -1,6 +1,7 @@
 """Every registered method keeps the same promises; CAM also knows where it is not defined."""
 
 import random
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -146,6 +147,35 @@ def test_progress_goes_to_stderr_alone(gap_network, pictures, monkeypatch, capfd
     assert "100%" in written.err
 
 
+class Odd(nn.Module):
+    """``body`` behind a rectifier in place, or a norm and a dropout that is a function, or with a note."""
+
+    def __init__(self, kind, body):
+        super().__init__()
+        self.kind, self.relu, self.norm, self.body = kind, nn.ReLU(inplace=True), nn.BatchNorm2d(3), body
+
+    def forward(self, x):
+        if self.kind == "in place first":
+            x = self.relu(x)
+        if self.kind == "in training":
+            x = nn.functional.dropout(self.norm(x), 0.5, self.training)
+        return (self.body(x), "note") if self.kind == "more than logits" else self.body(x)
+
+
+@pytest.mark.parametrize("kind", ["in place first", "in training", "more than logits"])
+@pytest.mark.parametrize("name", METHODS)
+def test_odd_networks_give_the_maps_of_ordinary_ones(gap_network, pictures, snapshot, name, kind):
+    odd = Odd(kind, gap_network).double().train(kind == "in training")
+    before, inputs = snapshot(odd), pictures.clone()
+    result = gmcam.explain(odd, inputs, [2, 0, 1], method=name, layer="body.relu")
+    assert snapshot(odd) == before  # running statistics among it
+    assert torch.equal(inputs, pictures)
+    first = {"in place first": nn.ReLU(), "in training": odd.norm}.get(kind, nn.Identity())
+    ordinary = nn.Sequential(OrderedDict(first=first, body=gap_network)).eval()
+    expected = gmcam.explain(ordinary, pictures, [2, 0, 1], method=name, layer="body.relu")
+    assert torch.allclose(result.raw, expected.raw, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["grad_cam", "hires_cam", "guidance_map", "gmcam"])
 def test_a_method_is_its_equation(flat_network, pictures, name):
     captured = capture(flat_network, pictures, 1, ["relu"])
@@ -186,6 +216,29 @@ def test_a_method_of_the_readers_own_is_served_by_explain(registry, gap_network,
     result = gmcam.explain(gap_network, pictures, 0, method="mean of maps")
     assert torch.equal(result.raw, gap_network.conv(pictures).relu().mean(1))
     assert registry["mean of maps"].summary == "Mean of the feature maps."
+
+
+OPTIONS = {
+    "mode": ("max", "mean"),
+    "centred": (True, False),
+    "power": (0, 2),
+    "shift": (-1.5, 0.5),
+    "of": (None, "x"),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_of_the_readers_own_is_passed_on_whatever_it_is(registry, gap_network, pictures, option):
+    given, seen = OPTIONS[option][0], []
+
+    @method("own", title="Own", source="this test")
+    def own(query, mode="mean", centred=False, power=2, shift=0.5, of="x"):
+        """Mean of the feature maps."""
+        seen.append({"mode": mode, "centred": centred, "power": power, "shift": shift, "of": of})
+        return query.M.mean(1)
+
+    gmcam.explain(gap_network, pictures, 0, method="own", **{option: given})
+    assert seen == [{name: default for name, (_, default) in OPTIONS.items()} | {option: given}]
 
 
 def test_a_name_that_is_taken_is_refused(registry):
