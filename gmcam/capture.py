@@ -60,6 +60,7 @@ def capture(
     *,
     gradients: bool = True,
     any_shape: bool = False,
+    skip_idle: bool = False,
 ) -> Capture:
     """Feature maps and gradient maps of ``layers`` for the scores of ``targets``, in one pass.
 
@@ -69,7 +70,8 @@ def capture(
     from the network's output to one scalar per picture, (N,); or None for each picture's top
     class. ``layers``: dotted module paths, or ``INPUT`` for the network's input. Without
     ``gradients`` the network only runs forward. With ``any_shape`` a layer may give any tensor
-    (N, …), as a linear layer or a transformer's block does.
+    (N, …), as a linear layer or a transformer's block does. With ``skip_idle`` a layer that does not
+    run is left out.
 
     The network runs in evaluation mode, whatever its flags. A network whose output is a tuple or a
     mapping is read by its first tensor; so is a layer's. Callers may be in ``no_grad`` or
@@ -138,7 +140,7 @@ def capture(
             for handle in hooks:
                 handle.remove()
         for name in layers:
-            if name not in kept:
+            if name not in kept and not skip_idle:
                 raise ValueError(f"layer {name!r} is not reached in a forward pass")
         scores, target = _scores(logits, targets, len(inputs))
         if not all_finite(scores):

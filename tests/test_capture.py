@@ -747,6 +747,16 @@ def test_what_lies_before_the_layer_runs_once_where_the_network_allows_it(pictur
     assert sizes == before
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_rerun_at_an_in_place_layer_whose_input_is_used_again(pictures, count):
+    module = network(block=nn.Module())
+    module.block.relu, module.block.mix = nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1).double()
+    module.block.forward = lambda x: module.block.mix(module.block.relu(x)) + x
+    maps = torch.randn(count, 4, 6, 6, dtype=torch.float64)
+    expected = module.out(module.block.mix(maps) + maps).tanh().mean((2, 3))
+    assert torch.allclose(rerun(module, pictures[:1], "block.relu", maps), expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("kind", IN_PLACE)
 def test_rerun_before_a_layer_in_place_leaves_the_maps_alone(pictures, kind):
     in_place, ordinary = IN_PLACE[kind]

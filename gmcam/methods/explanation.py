@@ -136,6 +136,7 @@ def explain(
         entry.keeps(network.module) if entry.keeps else layers,
         gradients=entry.gradients,
         any_shape=entry.keeps is not None or network.reshape is not None,
+        skip_idle=entry.keeps is not None,
     )
     probabilities = captured.logits.float().softmax(1) if captured.logits.ndim == 2 else None
     size = (inputs.shape[2], inputs.shape[3])

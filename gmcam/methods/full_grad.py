@@ -15,7 +15,7 @@ _WITH_BIAS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNor
 
 
 def _input_and_biases(module: nn.Module) -> list[str]:
-    return [INPUT, *_biases(module)]
+    return [INPUT, *_biases(module), *_ceilings(module)]
 
 
 @method("full_grad", title="FullGrad", source=_SOURCE, keeps=_input_and_biases, convolutional=True)
@@ -24,7 +24,8 @@ def full_grad(query: Query) -> Tensor:
 
     ψ: absolute value, min–max over the channels and cells of a picture, bilinear up-sampling (with
     ``align_corners=True``, as in the authors' code), sum over channels. The bias of a batch norm is
-    β − μγ/√(σ² + ε). Each module meets its own gradient, whatever the order they were registered in.
+    β − μγ/√(σ² + ε); a ReLU6 at its ceiling adds 6, which the authors' code leaves out. Each module
+    meets its own gradient, whatever the order they were registered in.
     """
     return _add_up(full_gradient(query.network, query.captured), query.size)
 
@@ -57,7 +58,7 @@ def smooth_full_grad(
         means: dict[str, Tensor] = {}
         for copies in torch.split(drawn * (noise * (picture.max() - picture.min())), chunk_size):
             _, target = query.rows(torch.full((len(copies),), row))
-            captured = capture(network.module, picture + copies, target, kept, any_shape=True)
+            captured = capture(network.module, picture + copies, target, kept, any_shape=True, skip_idle=True)
             for name, term in full_gradient(network, captured).items():
                 term = term.sum(1, keepdim=True) if name == INPUT else term
                 means[name] = means.get(name, 0) + term.sum(0, keepdim=True) / samples
@@ -74,20 +75,26 @@ def full_gradient(network: Network, captured: Capture) -> dict[str, Tensor]:
     """
     gradients = captured.gradients
     terms = {INPUT: captured.maps[INPUT] * gradients[INPUT]}
-    for name, bias in _biases(network.module).items():
+    biases = {name: bias for name, bias in _biases(network.module).items() if name in gradients}
+    for name, bias in biases.items():
         terms[name] = gradients[name] * bias.view(-1, *[1] * (gradients[name].ndim - 2))
+    for name in filter(gradients.__contains__, _ceilings(network.module)):
+        terms[name] = 6 * gradients[name] * (captured.maps[name] >= 6)
     missing = captured.scores
     size = missing.abs()
     for term in terms.values():
         missing = missing - term.flatten(1).sum(1)
         size = size + torch.linalg.vector_norm(term.flatten(1), ord=1, dim=1)
-    rounding = 1e-3 if captured.scores.dtype.itemsize >= 4 else 3e-2
-    if (missing.abs() > rounding * size).any():
+    if (missing.abs() > 32 * torch.finfo(size.dtype).eps * size).any():
         raise ValueError(
             f"FullGrad needs a network of linear layers, rectifiers and pooling, and a logit for its "
             f"score: in {network.name} the terms miss the score by {missing.abs().max():.2g}"
         )
     return terms
+
+
+def _ceilings(module: nn.Module) -> list[str]:
+    return [name for name, part in module.named_modules() if isinstance(part, nn.ReLU6)]
 
 
 def _biases(module: nn.Module) -> dict[str, Tensor]:

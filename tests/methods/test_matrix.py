@@ -116,12 +116,11 @@ def test_own_networks_alone_and_in_batches_trainable_and_frozen(name, method):
         assert torch.allclose(alone.maps[0], together.maps[n], atol=1e-5)
 
 
-LARGE = served("vgg16", "resnet50", marks=pytest.mark.slow)  # more than a minute together
+MEDIUM = served("squeezenet1_0", "mobilenet_v2", "densenet121")
+LARGE = served("resnet50", "vgg16", marks=pytest.mark.slow)  # more than a minute together
 
 
-@pytest.mark.parametrize(
-    ("name", "method"), [*served("squeezenet1_0", "mobilenet_v2", "densenet121"), *LARGE]
-)
+@pytest.mark.parametrize(("name", "method"), MEDIUM + LARGE)
 def test_torchvisions_networks_alone_and_in_batches(name, method):
     trainable = len(name + method) % 2 == 0
     together = explained(name, method, [0, 1, 2], trainable)
@@ -131,7 +130,9 @@ def test_torchvisions_networks_alone_and_in_batches(name, method):
     assert torch.allclose(alone.raw[0], together.raw[1], atol=1e-6 * together.raw.abs().max().item())
 
 
-@pytest.mark.parametrize("name", reversed(WITHOUT_CAM))
+@pytest.mark.parametrize(
+    "name", [pytest.param("vgg16", marks=pytest.mark.slow), "densenet121", "collage-vgg"]
+)
 def test_cam_is_refused_where_it_is_not_defined(name):
     network, pictures, _ = network_and_pictures(name)
     before = state(network.module)
