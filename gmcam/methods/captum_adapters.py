@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gmcam.capture import find_layer, left_as_found
+from gmcam.capture import find_layer, forward, left_as_found
 from gmcam.methods.registry import Query, method, no_layer, with_progress
 from gmcam.networks.canonical import canonical
 
@@ -29,7 +29,7 @@ class _Scores(nn.Module):
         self.target = target
 
     def forward(self, inputs: Tensor) -> Tensor:
-        scores: Tensor = self.target(self.network(inputs))
+        scores: Tensor = self.target(forward(self.network, inputs))
         return scores
 
 
@@ -55,7 +55,7 @@ def _attribute(
         for indices in with_progress(rows, algorithm.__name__):
             inputs, target = query.rows(indices)
             named = isinstance(target, Tensor)
-            explained = algorithm(network if named else _Scores(network, target), *parts)
+            explained = algorithm(_Scores(network, torch.clone if named else target), *parts)
             computed = explained.attribute(inputs.clone(), target=target if named else None, **arguments)
             found.append(computed.detach().sum(1).relu())
     return torch.cat(found)

@@ -19,6 +19,7 @@ from gmcam.capture import INPUT, Capture, Target, capture
 from gmcam.networks.network import Network
 
 _Item = TypeVar("_Item")
+_COUNTS = ("chunk_size", "steps", "samples", "sizes", "share", "seed")
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,11 @@ class Method:
                 known = ", ".join(self.options) or "none"
                 raise ValueError(f"{self.name} has no option {name!r}; it has {known}")
             whole = isinstance(value, int) and not isinstance(value, bool)
-            if isinstance(self.options[name], int):
+            if name in _COUNTS:
                 if not whole or (name != "seed" and value < 1):
                     least = "" if name == "seed" else " from 1 on"
                     raise ValueError(f"{name} is a whole number{least}, not {value!r}")
-            elif not (whole or isinstance(value, float)) or not 0 <= value < math.inf:
+            elif name == "noise" and not ((whole or isinstance(value, float)) and 0 <= value < math.inf):
                 raise ValueError(f"{name} is a number from 0 on, not {value!r}")
 
 
