@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -18,8 +17,6 @@ from tqdm import tqdm
 
 from gmcam.capture import forward, left_as_found
 from gmcam.networks.network import Network
-
-_KERNEL, _SIGMA = 11, 5.0
 
 
 @dataclass(frozen=True)
@@ -70,16 +67,11 @@ def blurred(inputs: Tensor) -> Tensor:
     """
     if inputs.ndim != 4:
         raise ValueError(f"inputs have shape (N, C, H, W), not {tuple(inputs.shape)}")
+    spike = np.zeros((11, 11))
+    spike[5, 5] = 1
+    kernel = torch.from_numpy(gaussian_filter(spike, sigma=5, mode="reflect")).to(inputs)
     channels = inputs.shape[1]
-    kernel = _kernel().to(inputs).expand(channels, 1, -1, -1)
-    return F.conv2d(inputs, kernel, padding=_KERNEL // 2, groups=channels)
-
-
-@cache
-def _kernel() -> Tensor:
-    spike = np.zeros((_KERNEL, _KERNEL))
-    spike[_KERNEL // 2, _KERNEL // 2] = 1
-    return torch.from_numpy(gaussian_filter(spike, _SIGMA, mode="reflect"))
+    return F.conv2d(inputs, kernel.expand(channels, 1, -1, -1), padding=5, groups=channels)
 
 
 def curves(
