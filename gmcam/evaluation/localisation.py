@@ -1,4 +1,4 @@
-"""Where a saliency map lies, measured against masks and boxes that are known exactly."""
+"""Where maps lie on two-object scenes: the measurement that the chapters on single methods share."""
 
 from __future__ import annotations
 
@@ -6,42 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
+from gmcam.evaluation.metrics import points_inside, share_inside
 from gmcam.images.scenes import Scene
 from gmcam.methods import explain
 from gmcam.networks.network import Network
 from gmcam.postprocess import DEFAULT_SIGMA
 
 BATCH = 32
-
-
-def share_inside(maps: Tensor, masks: Tensor) -> Tensor:
-    """``Σ S·mask / Σ S``: the share of each map that lies in its mask; NaN for an empty map.
-
-    ``maps`` (N, H, W) non-negative, ``masks`` (N, H, W) bool → (N,). Raises ``ValueError`` where the
-    shapes differ.
-    """
-    if maps.shape != masks.shape or maps.ndim != 3:
-        raise ValueError(f"maps {tuple(maps.shape)} and masks {tuple(masks.shape)} are (N, H, W) alike")
-    return (maps * masks).sum((1, 2)) / maps.sum((1, 2))
-
-
-def points_inside(maps: Tensor, boxes: Tensor) -> Tensor:
-    """Pointing game without tolerance: does the map's maximum lie in the box? (N,) bool.
-
-    ``boxes`` (N, 4) as (left, upper, right, lower), right and lower exclusive, in pixels of the map.
-    An empty map points nowhere. Source: Zhang et al., *Top-Down Neural Attention by Excitation
-    Backprop*, 2018. Raises ``ValueError`` where the shapes do not fit.
-    """
-    if maps.ndim != 3 or boxes.shape != (len(maps), 4):
-        raise ValueError(f"maps {tuple(maps.shape)} are (N, H, W) and boxes {tuple(boxes.shape)} (N, 4)")
-    peaks = maps.flatten(1).argmax(1)
-    rows, columns = peaks // maps.shape[2], peaks % maps.shape[2]
-    left, upper, right, lower = boxes.unbind(1)
-    inside = (left <= columns) & (columns < right) & (upper <= rows) & (rows < lower)
-    return inside & (maps.amax((1, 2)) > 0)
 
 
 def localise(
@@ -73,6 +46,6 @@ def localise(
         masks = torch.from_numpy(np.stack([scene.masks for scene in part]))
         inside.append(share_inside(maps, masks[:, 0]).nan_to_num())
         trace.append(share_inside(maps, masks[:, 1]).nan_to_num())
-        points.append(points_inside(maps, torch.from_numpy(np.stack([s.boxes[0] for s in part]))))
+        points.append(points_inside(maps, torch.from_numpy(np.stack([s.boxes[0] for s in part]))).bool())
     columns = {"inside": inside, "trace": trace, "points": points}
     return {name: torch.cat(values).numpy() for name, values in columns.items()}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from gmcam.capture import INPUT, Target, capture
+from gmcam.capture import INPUT, Capture, Target, capture
 from gmcam.images.reading import Picture
-from gmcam.methods.registry import METHODS, Query
+from gmcam.methods.registry import METHODS, Method, Query
 from gmcam.networks.network import Network
 from gmcam.postprocess import DEFAULT_SIGMA, postprocess
 
@@ -102,19 +102,10 @@ def explain(
     The network is left as it was found, and so is the global random state. Raises ``ValueError`` with
     one sentence for anything that does not fit.
     """
-    if method not in METHODS:
-        raise ValueError(f"no method is called {method!r}; there are {', '.join(METHODS)}")
-    entry = METHODS[method]
+    entry = _entry(method)
     entry.check(options)
-    if not isinstance(network, Network):
-        network = Network(network)
-        if isinstance(images, Tensor) and images.ndim >= 3:
-            network.input_shape = (images.shape[-3], images.shape[-2], images.shape[-1])
-    if entry.convolutional and network.reshape is not None:
-        raise ValueError(
-            f"{method} needs a convolutional map, and {network.name} gives tokens: use grad_cam, gmcam "
-            "or another method of one pass"
-        )
+    network = _network(network, images)
+    _check_tokens(entry, network)
     several = isinstance(layer, list | tuple)
     if several and entry.keeps:
         raise ValueError(f"{method} explains no single layer, so there are none to choose from")
@@ -129,7 +120,79 @@ def explain(
     layers = [INPUT] if entry.keeps else [network.layer_path(name) for name in asked]
     inputs = network.prepare(images)
     wanted = _indices(network, targets)
-    captured = capture(
+    captured = _pass(network, inputs, wanted, entry, layers)
+    queries = [Query(network, inputs, wanted, path, captured) for path in layers]
+    results = [_result(entry, query, _compute(entry, query, options), sigma) for query in queries]
+    if fuse is not None:
+        fused = FUSE[fuse](torch.stack([one.maps for one in results]))
+        return replace(_result(entry, queries[0], fused, sigma=0), layer=", ".join(layers))
+    return results if several else results[0]
+
+
+def compare(
+    network: Anything,
+    images: Images,
+    targets: NamedTarget = None,
+    *,
+    methods: Sequence[str],
+    layer: str | None = None,
+    sigma: float = DEFAULT_SIGMA,
+) -> list[Result]:
+    """One result for each of ``methods``, each with its default options; the rest as in ``explain``.
+
+    The methods that explain a layer share one forward pass, and one backward pass if any of them asks
+    for gradients. Raises ``ValueError`` like ``explain``, and for an empty list of methods.
+    """
+    entries = [_entry(name) for name in methods]
+    if not entries:
+        raise ValueError("the list of methods is empty; name at least one")
+    network = _network(network, images)
+    for entry in entries:
+        _check_tokens(entry, network)
+    path = INPUT if all(entry.keeps for entry in entries) else network.layer_path(layer)
+    inputs = network.prepare(images)
+    wanted = _indices(network, targets)
+    shared: Capture | None = None
+    results = []
+    # The first of those that want gradients, if there is one, makes the pass that all of a layer share.
+    of_layer = sorted((entry for entry in entries if not entry.keeps), key=lambda entry: not entry.gradients)
+    for entry in entries:
+        if entry.keeps:
+            captured = _pass(network, inputs, wanted, entry, [INPUT])
+        else:
+            shared = shared or _pass(network, inputs, wanted, of_layer[0], [path])
+            captured = shared
+        query = Query(network, inputs, wanted, INPUT if entry.keeps else path, captured)
+        results.append(_result(entry, query, _compute(entry, query, {}), sigma))
+    return results
+
+
+def _entry(name: str) -> Method:
+    if name not in METHODS:
+        raise ValueError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def _network(network: Anything, images: Images) -> Network:
+    if isinstance(network, Network):
+        return network
+    wrapped = Network(network)
+    if isinstance(images, Tensor) and images.ndim >= 3:
+        wrapped.input_shape = (images.shape[-3], images.shape[-2], images.shape[-1])
+    return wrapped
+
+
+def _check_tokens(entry: Method, network: Network) -> None:
+    if entry.convolutional and network.reshape is not None:
+        raise ValueError(
+            f"{entry.name} needs a convolutional map, and {network.name} gives tokens: use grad_cam, gmcam "
+            "or another method of one pass"
+        )
+
+
+def _pass(network: Network, inputs: Tensor, wanted: Target, entry: Method, layers: list[str]) -> Capture:
+    """The pass that a method asks for: at ``layers``, or at what it keeps of the network as a whole."""
+    return capture(
         network.module,
         inputs,
         wanted,
@@ -138,33 +201,27 @@ def explain(
         any_shape=entry.keeps is not None or network.reshape is not None,
         skip_idle=entry.keeps is not None,
     )
-    probabilities = captured.logits.float().softmax(1) if captured.logits.ndim == 2 else None
-    size = (inputs.shape[2], inputs.shape[3])
 
-    def result(raw: Tensor, name: str, sigma: float) -> Result:
-        raw = raw.float() if raw.dtype.itemsize < 4 else raw
-        maps, empty = postprocess(raw, size, sigma)
-        return Result(
-            maps=maps,
-            raw=raw,
-            empty=empty,
-            score=captured.scores,
-            target=captured.target,
-            probabilities=probabilities,
-            layer=name,
-            method=method,
-            network=network,
-        )
 
-    results = []
-    for path in layers:
-        query = Query(network, inputs, wanted, path, captured)
-        raw = entry.compute(query, **options) if len(inputs) else inputs.new_zeros((0, *size))
-        results.append(result(raw, path, sigma))
-    if fuse is not None:
-        fused = FUSE[fuse](torch.stack([one.maps for one in results]))
-        return result(fused, ", ".join(layers), sigma=0)
-    return results if several else results[0]
+def _compute(entry: Method, query: Query, options: Mapping[str, Any]) -> Tensor:
+    return entry.compute(query, **options) if len(query.inputs) else query.inputs.new_zeros((0, *query.size))
+
+
+def _result(entry: Method, query: Query, raw: Tensor, sigma: float) -> Result:
+    captured = query.captured
+    raw = raw.float() if raw.dtype.itemsize < 4 else raw
+    maps, empty = postprocess(raw, query.size, sigma)
+    return Result(
+        maps=maps,
+        raw=raw,
+        empty=empty,
+        score=captured.scores,
+        target=captured.target,
+        probabilities=captured.logits.float().softmax(1) if captured.logits.ndim == 2 else None,
+        layer=query.layer,
+        method=entry.name,
+        network=query.network,
+    )
 
 
 def _indices(network: Network, targets: NamedTarget) -> Target:

@@ -1,0 +1,240 @@
+"""From pictures with ground truth to rows of numbers: one row per picture, class and method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gmcam.capture import forward, left_as_found
+from gmcam.evaluation import metrics
+from gmcam.evaluation.curves import curves
+from gmcam.images.records import Record
+from gmcam.methods import METHODS, compare
+from gmcam.networks.network import Network
+from gmcam.networks.preprocessing import Preprocessing
+from gmcam.postprocess import DEFAULT_SIGMA
+
+FITS = ("squash", "crop")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is measured, and how: the article leaves most of it open, so each is a choice of ours.
+
+    ``methods``: names in ``METHODS``. ``layer``: as for ``explain``. ``zone``, ``threshold``: how the
+    salient picture is cut out, and where a map counts as salient for Dice and IoU. ``tolerance``: of
+    the pointing game, in pixels of the network's input. ``sigma``: smoothing. ``fit``: ``squash``
+    brings the whole picture to the network's square, ``crop`` takes the middle of it as for
+    classification; what is cut off counts nowhere. ``pixels``: how many change between two points of
+    the insertion and deletion curves, 0 for no curves. ``batch``: pictures read and explained together.
+
+    Raises ``ValueError`` for a value that cannot be.
+    """
+
+    methods: tuple[str, ...]
+    layer: str | None = None
+    zone: str = "soft"
+    threshold: float = 0.5
+    tolerance: float = 0
+    sigma: float = DEFAULT_SIGMA
+    fit: str = "squash"
+    pixels: int = 224
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            if name not in METHODS:
+                raise ValueError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
+        if not self.methods or len(set(self.methods)) != len(self.methods):
+            raise ValueError(f"an evaluation takes at least one method, each once, not {self.methods}")
+        if self.zone not in metrics.ZONES:
+            raise ValueError(f"a zone is {' or '.join(metrics.ZONES)}, not {self.zone!r}")
+        if self.fit not in FITS:
+            raise ValueError(f"a picture is fitted by {' or '.join(FITS)}, not by {self.fit!r}")
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"a threshold lies above 0 and up to 1, not at {self.threshold}")
+        if not (self.tolerance >= 0 and self.sigma >= 0):
+            raise ValueError(f"tolerance and sigma are 0 or more, not {self.tolerance} and {self.sigma}")
+        if self.pixels < 0 or self.batch < 1:
+            raise ValueError(
+                f"pixels are 0 or more and a batch 1 or more, not {self.pixels} and {self.batch}"
+            )
+
+    def values(self) -> dict[str, Any]:
+        """Name → value, as it is written into a run's description."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One class in one picture, as the network sees it: ``inputs`` (3, H, W); on the same pixels the
+    class's ``mask``, the ``others``' and those that ``count`` (without void), (H, W) bool; ``boxes``
+    (k, 4). ``indices``: the logits that stand for the class. ``mask`` and ``boxes`` are None where the
+    dataset has none."""
+
+    picture: str
+    label: str
+    indices: tuple[int, ...]
+    inputs: Tensor
+    mask: Tensor | None
+    others: Tensor | None
+    counts: Tensor
+    boxes: Tensor | None
+
+
+def fitted(network: Network, fit: str) -> Network:
+    """The network with a preprocessing that fits pictures as asked.
+
+    Raises ``ValueError`` for a network whose preprocessing says nothing of where a pixel goes.
+    """
+    if not isinstance(network.preprocess, Preprocessing):
+        raise ValueError(
+            f"{network.name} needs a gmcam.networks.Preprocessing, which places masks and boxes as it "
+            "places pictures; give one to Network(..., preprocess=...)"
+        )
+    other = Network(
+        network.module,
+        name=network.name,
+        preprocess=replace(network.preprocess, squash=fit == "squash"),
+        classes=network.classes,
+        input_shape=network.input_shape,
+        reshape=network.reshape,
+        layer=network.layer,
+    )
+    return other
+
+
+def cases_of(record: Record, preprocess: Preprocessing, groups: Mapping[str, tuple[int, ...]]) -> list[Case]:
+    """One case for each class of the picture that has logits in ``groups``.
+
+    Boxes marked difficult do not count; of a class with no other there are none.
+    """
+    known = [truth for truth in record.truths if truth.label in groups]
+    if not known:
+        return []
+    inputs = preprocess(record.image)
+    masks = {t.label: preprocess.place_mask(t.mask) for t in record.truths if t.mask is not None}
+    void = record.void if record.void is not None else np.zeros(record.image.size[::-1], bool)
+    counts = ~preprocess.place_mask(void)
+    found = []
+    for truth in known:
+        mask, boxes = masks.get(truth.label), None
+        others = [other for label, other in masks.items() if label != truth.label]
+        if truth.boxes is not None:
+            easy = truth.boxes if truth.difficult is None else truth.boxes[~truth.difficult]
+            boxes = preprocess.place_boxes(easy, record.image.size)
+        found.append(
+            Case(
+                picture=record.name,
+                label=truth.label,
+                indices=groups[truth.label],
+                inputs=inputs,
+                mask=mask,
+                others=None if mask is None else _union(others, like=mask) & ~mask,
+                counts=counts,
+                boxes=boxes,
+            )
+        )
+    return found
+
+
+def measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[dict[str, Any]]:
+    """One row per case and method, in this order; see ``SCHEMA`` in ``gmcam.evaluation.runs``.
+
+    The class that is explained and whose probability is followed is the one with the highest logit
+    on the whole picture among the logits that stand for the label.
+    """
+    rows = []
+    for start in range(0, len(cases), choices.batch):
+        rows += _measure(network, cases[start : start + choices.batch], choices)
+    return rows
+
+
+def _measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[dict[str, Any]]:
+    inputs = network.prepare(torch.stack([case.inputs for case in cases]))
+    device = inputs.device
+    targets = _targets(network, inputs, cases)
+    rows = torch.arange(len(cases), device=device)
+    counts = torch.stack([case.counts for case in cases]).to(device)
+    boxes = _padded([case.boxes for case in cases]).to(device)
+    masks, others = (_stacked([getattr(case, name) for case in cases], device) for name in ("mask", "others"))
+    results = compare(
+        network, inputs, targets, methods=choices.methods, layer=choices.layer, sigma=choices.sigma
+    )
+    assert results[0].probabilities is not None  # _targets has refused every other output
+    before = results[0].probabilities[rows, targets]
+    found = []
+    for result in results:
+        maps = result.maps
+        after = [
+            _probabilities(network, picture)[rows, targets]
+            for picture in metrics.zones(inputs, maps, choices.zone, choices.threshold)
+        ]
+        values = {
+            "probability": before,
+            "score": result.score,
+            "empty": result.empty,
+            "salience_drop": metrics.drop(before, after[0]),
+            "salience_increase": metrics.increase(before, after[0]),
+            "context_drop": metrics.drop(before, after[1]),
+            "context_increase": metrics.increase(before, after[1]),
+            "pointing": metrics.points_inside(maps, boxes, choices.tolerance),
+        }
+        if masks is not None and others is not None:
+            values["dice"] = metrics.dice(maps, masks, counts, choices.threshold)
+            values["iou"] = metrics.iou(maps, masks, counts, choices.threshold)
+            # An empty map lies nowhere: it must not leave the mean, as an undefined share would.
+            values["inside"] = metrics.share_inside(maps, masks, counts).masked_fill(result.empty, 0)
+            values["trace"] = metrics.share_inside(maps, others, counts).masked_fill(result.empty, 0)
+        if choices.pixels:
+            both = curves(network, inputs, targets, maps, pixels=choices.pixels, chunk_size=2 * choices.batch)
+            values["insertion"] = both.insertion_area
+            values["deletion"] = both.deletion_area
+        lists = {name: value.tolist() for name, value in values.items()}
+        found.append(
+            [
+                {"method": result.method, "target": int(target), **{key: lists[key][i] for key in lists}}
+                for i, target in enumerate(targets)
+            ]
+        )
+    return [
+        {"picture": case.picture, "label": case.label, "status": "measured", **by_method[i]}
+        for i, case in enumerate(cases)
+        for by_method in found
+    ]
+
+
+def _targets(network: Network, inputs: Tensor, cases: Sequence[Case]) -> Tensor:
+    """The class that stands for each case's label; a forward pass where there is a choice."""
+    if all(len(case.indices) == 1 for case in cases):
+        return torch.tensor([case.indices[0] for case in cases], device=inputs.device)
+    with torch.inference_mode(), left_as_found(network.module):
+        logits = forward(network.module, inputs)
+    best = [max(case.indices, key=row.__getitem__) for case, row in zip(cases, logits.tolist(), strict=True)]
+    return torch.tensor(best, device=inputs.device)
+
+
+def _probabilities(network: Network, inputs: Tensor) -> Tensor:
+    with torch.inference_mode(), left_as_found(network.module):
+        return forward(network.module, inputs).float().softmax(1)
+
+
+def _union(masks: Sequence[Tensor], like: Tensor) -> Tensor:
+    return torch.stack(list(masks)).any(0) if masks else torch.zeros_like(like)
+
+
+def _stacked(masks: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
+    """(N, H, W), None where the dataset has no masks."""
+    known = [mask for mask in masks if mask is not None]
+    return torch.stack(known).to(device) if len(known) == len(masks) else None
+
+
+def _padded(boxes: Sequence[Tensor | None]) -> Tensor:
+    """(N, k, 4) with empty boxes for what a case has fewer."""
+    real = [box if box is not None else torch.zeros(0, 4) for box in boxes]
+    return torch.nn.utils.rnn.pad_sequence(list(real), batch_first=True)

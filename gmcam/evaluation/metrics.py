@@ -1,0 +1,149 @@
+"""The metrics, as functions of batches of tensors: what one picture is worth under each.
+
+``maps`` (N, H, W) are saliency maps, non-negative; ``masks`` (N, H, W) bool the pixels of the class;
+``counts`` (N, H, W) bool the pixels that count at all (without void ones), all of them by default.
+Every function gives one value per picture, (N,), NaN where it is not defined: such a picture takes no
+part in a mean. Sources: the article (Fahim et al., Sensors 22(17):6516, 2022, Section 4) for the
+choice of the seven, and where noted.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ZONES = ("soft", "hard")
+
+# Name in a run's records → title, and which end is the good one (as the article has it).
+METRICS = {
+    "salience_drop": ("Drop, salience zone", "↓"),
+    "salience_increase": ("Increase, salience zone", "↑"),
+    "context_drop": ("Drop, context zone", "↑"),
+    "context_increase": ("Increase, context zone", "↓"),
+    "pointing": ("Pointing game", "↑"),
+    "dice": ("Dice", "↑"),
+    "iou": ("IoU", "↑"),
+    "inside": ("Share inside", "↑"),
+    "trace": ("Trace in other objects", "↓"),
+    "insertion": ("Insertion, area", "↑"),
+    "deletion": ("Deletion, area", "↓"),
+}
+
+
+def drop(before: Tensor, after: Tensor) -> Tensor:
+    """``max(0, Y − O) / Y``: the share of the class's probability that is lost; 0/0 is NaN.
+
+    ``before`` Y and ``after`` O, (N,) in [0, 1]. Source: Chattopadhay et al., WACV 2018. Raises
+    ``ValueError`` where the shapes differ.
+    """
+    _check_alike(before=before, after=after)
+    return (before - after).clamp(min=0) / before
+
+
+def increase(before: Tensor, after: Tensor) -> Tensor:
+    """``O > Y``: whether the probability rose; float, 0 or 1. Raises and source as ``drop``."""
+    _check_alike(before=before, after=after)
+    return (after > before).to(before.dtype)
+
+
+def zones(inputs: Tensor, maps: Tensor, zone: str = "soft", threshold: float = 0.5) -> tuple[Tensor, Tensor]:
+    """The salient picture and the context picture, in the network's normalised input space.
+
+    ``soft``: ``x ⊙ S`` and ``x ⊙ (1 − S)``; ``hard``: the same with ``salient_area(S, threshold)`` in
+    place of ``S``. What is taken away becomes 0, the mean colour. ``inputs`` (N, 3, H, W), ``maps`` in
+    [0, 1] → two (N, 3, H, W). The article does not say how it cuts; *soft* is Grad-CAM++'s way. Raises
+    ``ValueError`` for another zone or shapes that do not fit.
+    """
+    if zone not in ZONES:
+        raise ValueError(f"a zone is {' or '.join(ZONES)}, not {zone!r}")
+    if inputs.ndim != 4 or (len(inputs), *inputs.shape[2:]) != tuple(maps.shape):
+        raise ValueError(
+            f"inputs {tuple(inputs.shape)} are (N, 3, H, W), maps {tuple(maps.shape)} (N, H, W) of one size"
+        )
+    kept = (maps if zone == "soft" else salient_area(maps, threshold)).unsqueeze(1).to(inputs.dtype)
+    return inputs * kept, inputs * (1 - kept)
+
+
+def salient_area(maps: Tensor, threshold: float = 0.5) -> Tensor:
+    """``S ≥ threshold · max S``, (N, H, W) bool; nothing in an empty map.
+
+    Raises ``ValueError`` for a threshold outside (0, 1].
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"a threshold is a share of the map's maximum, above 0 and up to 1, not {threshold}")
+    peaks = maps.amax((1, 2), keepdim=True)
+    return (maps >= threshold * peaks) & (peaks > 0)
+
+
+def dice(maps: Tensor, masks: Tensor, counts: Tensor | None = None, threshold: float = 0.5) -> Tensor:
+    """``2 |A ∩ B| / (|A| + |B|)``, with A the salient area and B the mask; NaN where both are empty.
+
+    Raises ``ValueError`` for shapes that differ or a threshold outside (0, 1].
+    """
+    both, salient, masked = _areas(maps, masks, counts, threshold)
+    return 2 * both / (salient + masked)
+
+
+def iou(maps: Tensor, masks: Tensor, counts: Tensor | None = None, threshold: float = 0.5) -> Tensor:
+    """``|A ∩ B| / |A ∪ B|``, as ``dice``; for one picture it is ``D / (2 − D)``."""
+    both, salient, masked = _areas(maps, masks, counts, threshold)
+    return both / (salient + masked - both)
+
+
+def share_inside(maps: Tensor, masks: Tensor, counts: Tensor | None = None) -> Tensor:
+    """``Σ S·mask / Σ S``: the share of each map that lies in its mask; NaN for an empty map.
+
+    Raises ``ValueError`` where the shapes differ.
+    """
+    _check_alike(maps=maps, masks=masks)
+    if counts is not None:
+        _check_alike(maps=maps, counts=counts)
+        maps = maps * counts
+    return (maps * masks).sum((1, 2)) / maps.sum((1, 2))
+
+
+def points_inside(maps: Tensor, boxes: Tensor, tolerance: float = 0) -> Tensor:
+    """Pointing game: does the map's maximum lie in a box, or within ``tolerance`` pixels of one?
+
+    ``boxes`` (N, k, 4), or (N, 4) for one each, as (left, upper, right, lower), right and lower
+    exclusive, in pixels of the map; an empty box (right ≤ left) is none and fills a row up. Of several
+    equal maxima the first in reading order counts; an empty map points nowhere. Float, 0 or 1; NaN for
+    a picture without a box. Source: Zhang et al., *Top-Down Neural Attention by Excitation Backprop*,
+    IJCV 2018. Raises ``ValueError`` for shapes that do not fit or a negative tolerance.
+    """
+    boxes = boxes.unsqueeze(1) if boxes.ndim == 2 else boxes
+    if maps.ndim != 3 or boxes.ndim != 3 or boxes.shape[::2] != (len(maps), 4):
+        raise ValueError(
+            f"maps {tuple(maps.shape)} are (N, H, W) and boxes {tuple(boxes.shape)} (N, k, 4), or (N, 4)"
+        )
+    if not tolerance >= 0:
+        raise ValueError(f"a tolerance is zero or a positive number of pixels, not {tolerance}")
+    peaks = maps.flatten(1).argmax(1, keepdim=True)
+    rows, columns = peaks // maps.shape[2], peaks % maps.shape[2]
+    left, upper, right, lower = boxes.unbind(2)
+    # How far outside: the last pixel of a box is the one before its right and lower side.
+    across = torch.maximum(left - columns, columns - (right - 1).ceil()).clamp(min=0)
+    down = torch.maximum(upper - rows, rows - (lower - 1).ceil()).clamp(min=0)
+    real = (right > left) & (lower > upper)
+    hit = (real & (across**2 + down**2 <= tolerance**2)).any(1) & (maps.amax((1, 2)) > 0)
+    return torch.where(real.any(1), hit.to(maps.dtype), torch.nan)
+
+
+def _areas(
+    maps: Tensor, masks: Tensor, counts: Tensor | None, threshold: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels of the salient area within the mask, of the salient area, and of the mask."""
+    _check_alike(maps=maps, masks=masks)
+    salient = salient_area(maps, threshold)
+    if counts is not None:
+        _check_alike(maps=maps, counts=counts)
+        salient, masks = salient & counts, masks & counts
+    both = salient & masks
+    return tuple(area.sum((1, 2)).to(maps.dtype) for area in (both, salient, masks))  # type: ignore[return-value]
+
+
+def _check_alike(**tensors: Tensor) -> None:
+    (one, first), (other, second) = tensors.items()
+    if first.shape != second.shape or first.ndim not in (1, 3):
+        layout = "(N, H, W)" if one == "maps" else "(N,)"
+        raise ValueError(f"{one} {tuple(first.shape)} and {other} {tuple(second.shape)} are {layout} alike")

@@ -1,0 +1,68 @@
+"""The processes that share a run: one alone, or those that ``torchrun`` started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+_Answer = TypeVar("_Answer")
+PATIENCE = timedelta(days=7)  # a process with little left waits for the others, however long they take
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """``rank``, this process's number, of ``size``."""
+
+    rank: int
+    size: int
+
+    def agree(self, ask: Callable[[], _Answer]) -> _Answer:
+        """What ``ask`` gives on rank 0, on every rank; the ``ValueError`` that it raises likewise."""
+        if self.size == 1:
+            return ask()
+        said: list[tuple[_Answer | None, str | None]] = [(None, None)]
+        if self.rank == 0:
+            try:
+                said = [(ask(), None)]
+            except ValueError as error:
+                said = [(None, str(error))]
+        dist.broadcast_object_list(said, src=0)
+        answer, complaint = said[0]
+        if complaint is not None:
+            raise ValueError(complaint)
+        return answer  # type: ignore[return-value]
+
+    def wait(self) -> None:
+        """Until every rank is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def ranks() -> Iterator[Ranks]:
+    """Join the other processes, by gloo on a CPU and NCCL with a GPU each; leave them at the end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks(0, 1)
+        return
+    gpu = torch.cuda.is_available()
+    dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def device() -> torch.device:
+    """This process's own: its GPU where there are some, the CPU otherwise."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(own)
+    return own

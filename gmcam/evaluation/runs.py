@@ -1,0 +1,194 @@
+"""A run: a folder that an evaluation fills block by block, and can be stopped and continued anywhere.
+
+``run.json`` says what was asked; ``records/`` holds one Parquet file per block of pictures, written
+beside its name and then moved there, so that a block is there whole or not at all; ``tables/`` is
+made of the records at the end. A block always holds the same pictures in the same batches, whoever
+computes it: the records do not depend on how often a run was stopped or on how many processes share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock, Timeout
+
+from gmcam.evaluation.measuring import Choices
+from gmcam.evaluation.metrics import METRICS
+from gmcam.images.records import Dataset
+from gmcam.networks.network import Network
+from gmcam.version import __version__
+
+# One row per picture, class and method. ``status``: "measured"; or, in the one row of a picture without
+# any, "unreadable", "no class" (none of its classes is among the network's) or "failed", with ``error``.
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("picture", "label", "method", "status", "error")),
+        ("target", pa.int64()),
+        ("empty", pa.bool_()),
+        *((name, pa.float64()) for name in ("probability", "score", *METRICS)),
+    ]
+)
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "captum", "zennit")
+KEPT = "what is finished is kept: make room and give the same command again"
+_UNFINISHED = ".unfinished-"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or unfinished evaluation: ``folder``, and ``description``, the contents of its run.json."""
+
+    folder: Path
+    description: dict[str, Any]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Raises ``ValueError`` for a folder that holds no run."""
+        path = Path(folder, "run.json")
+        try:
+            return cls(Path(folder), json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder} holds no run: its run.json cannot be read ({error})") from None
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """The records, a block at a time, in the pictures' order."""
+        for path in sorted(Path(self.folder, "records").glob("block-*.parquet")):
+            yield pq.read_table(path, page_checksum_verification=True)
+
+
+def describe(
+    network: Network, dataset: Dataset, choices: Choices, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What two runs must share to be one: arguments, pictures, weights and versions."""
+    names = hashlib.sha256("\n".join(dataset.names).encode())
+    weights = hashlib.sha256()
+    for name, tensor in sorted(network.module.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    arguments = {**asked, **choices.values(), "layer": network.layer_path(choices.layer)}
+    return {
+        "arguments": {**arguments, "methods": list(choices.methods)},
+        "dataset": {"name": dataset.name, "pictures": len(dataset), "sha256": names.hexdigest()},
+        "network": {"name": network.name, "sha256": weights.hexdigest()},
+        "versions": {
+            "gmcam": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in _PACKAGES},
+        },
+    }
+
+
+def begin(
+    folder: Path, network: Network, dataset: Dataset, choices: Choices, asked: Mapping[str, Any]
+) -> list[int]:
+    """Make the folder or check that it holds this run; which blocks are missing."""
+    if not len(dataset):
+        raise ValueError(f"{dataset.name} holds no picture")
+    wanted = describe(network, dataset, choices, asked)
+    path = folder / "run.json"
+    if path.exists():
+        there = Run.open(folder).description
+        for part, values in wanted.items():
+            for name, value in values.items():
+                if there.get(part, {}).get(name) != value:
+                    raise ValueError(
+                        f"{folder} holds a run with {name} {there.get(part, {}).get(name)!r}, not {value!r}: "
+                        "name another folder, or give the same arguments to continue"
+                    )
+    else:
+        if any(entry.name != "lock" and _UNFINISHED not in entry.name for entry in folder.iterdir()):
+            raise ValueError(f"{folder} holds other files and no run; name a new or an empty folder")
+        machine = {"threads": torch.get_num_threads(), "platform": platform.platform()}
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        text = json.dumps({**wanted, "machine": machine, "started": started}, indent=2)
+        with disk(folder, KEPT):
+            _whole(path, lambda unfinished: unfinished.write_text(text + "\n", "utf-8"))
+    with disk(folder, KEPT):
+        (folder / "records").mkdir(exist_ok=True)
+    for left in folder.rglob(_UNFINISHED + "*"):  # of a process that was killed
+        left.unlink()
+    starts = range(0, len(dataset), choices.batch)
+    return [
+        block
+        for block, start in enumerate(starts)
+        if not _is_whole(_path(folder, block), dataset.names[start : start + choices.batch])
+    ]
+
+
+def _path(folder: Path, block: int) -> Path:
+    return folder / "records" / f"block-{block:06d}.parquet"
+
+
+def _is_whole(path: Path, pictures: Sequence[str]) -> bool:
+    """Whether a block's file can be read to its end and holds these pictures; a torn one is told of."""
+    if not path.exists():
+        return False
+    try:
+        column = pq.read_table(path, page_checksum_verification=True)["picture"].to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        warnings.warn(f"{path} is torn and computed again ({error})", stacklevel=2)
+        return False
+    return list(dict.fromkeys(column)) == list(pictures)
+
+
+def write_block(folder: Path, block: int, rows: list[dict[str, Any]]) -> None:
+    """Put a finished block into the folder; ``ValueError`` where the disk takes no more."""
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    with disk(folder, KEPT):
+        _whole(_path(folder, block), lambda path: pq.write_table(table, path, write_page_checksum=True))
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside ``path``, make sure that it is on the disk, then move it there."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
+    os.close(handle)
+    unfinished = Path(name)
+    try:
+        write(unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        unfinished.chmod(0o644)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk(folder: Path, kept: str) -> Iterator[None]:
+    """Whatever the disk refuses becomes a ``ValueError`` that says what is ``kept``."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({error.strerror or error}); {kept}") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else works on the folder meanwhile; the lock goes with the process, however it ends."""
+    with disk(folder, "name a folder that can be"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(
+                f"another process works on {folder}; wait for it, or name another folder"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
