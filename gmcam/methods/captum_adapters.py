@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gmcam.capture import find_layer, forward, left_as_found
 from gmcam.methods.registry import Query, method, no_layer, with_progress
-from gmcam.networks.canonical import canonical
+from gmcam.networks.canonical import ACTIVATIONS, canonical
 
 
 class _Scores(nn.Module):
@@ -33,23 +33,43 @@ class _Scores(nn.Module):
         return scores
 
 
+class Ceiling(nn.Module):
+    """ReLU6(x) = y − ReLU(y − 6) with y = ReLU(x): Captum has rules for these, and none for ReLU6.
+
+    The second rectifier goes by the name of a leaky one without a leak. DeepLIFT has the same rule for
+    both, and the two steps together have the multiplier of ReLU6, Δoutput/Δinput. Guided
+    backpropagation takes it for no rectifier: above 6 the gradient is zero, not the positive part of
+    a difference.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.floor, self.above = nn.ReLU(), nn.LeakyReLU(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.floor(x)
+        over: Tensor = self.above(y - 6)
+        return y - over
+
+
 def _attribute(
     query: Query,
     algorithm: Any,
     *layer: str,
     chunk_size: int = 8,
-    own_steps: bool = False,
+    rules: tuple[type[nn.Module], ...] = (),
     **arguments: Any,
 ) -> Tensor:
     """ReLU(Σ_channels of what ``algorithm`` attributes), (T, h, w), ``chunk_size`` maps at a time.
 
-    ``own_steps``: the algorithm runs on the network rewritten with a module for every step.
+    ``rules``: the activations that the algorithm has a rule for; it runs on the network rewritten with a
+    module for every step. Raises ``ValueError`` for a network with another one.
     """
     module = query.network.module
     found = []
     with warnings.catch_warnings(), left_as_found(module), torch.inference_mode(False), torch.enable_grad():
         warnings.simplefilter("ignore")  # Captum announces its hooks
-        network = canonical(module, like=query.inputs[:1]) if own_steps else module
+        network = ruled(module, query.inputs[:1], algorithm, rules) if rules else module
         parts = [find_layer(module, path) for path in layer]
         rows = torch.split(torch.arange(len(query.captured.scores)), chunk_size)
         for indices in with_progress(rows, algorithm.__name__):
@@ -59,6 +79,20 @@ def _attribute(
             computed = explained.attribute(inputs.clone(), target=target if named else None, **arguments)
             found.append(computed.detach().sum(1).relu())
     return torch.cat(found)
+
+
+def ruled(module: nn.Module, like: Tensor, algorithm: Any, rules: tuple[type[nn.Module], ...]) -> nn.Module:
+    """The network with a module for every step, each activation one of ``rules``."""
+    network = canonical(module, like=like)
+    for name, part in list(network.named_children()):
+        if isinstance(part, nn.ReLU6):
+            setattr(network, name, Ceiling())
+        elif isinstance(part, ACTIVATIONS) and not isinstance(part, rules):
+            raise ValueError(
+                f"Captum's {algorithm.__name__} has no rule for {type(part).__name__}: "
+                "use captum.integrated_gradients, which needs none"
+            )
+    return network
 
 
 @method(
@@ -143,10 +177,13 @@ def integrated_gradients(query: Query, steps: int = 50, chunk_size: int = 8) -> 
     convolutional=True,
 )
 def guided_backprop(query: Query) -> Tensor:
-    """ReLU(Σ_c g_c), with g the gradient of the score that each rectifier lets pass where it is positive."""
+    """ReLU(Σ_c g_c), with g the gradient of the score that each rectifier lets pass where it is positive.
+
+    A ReLU6 lets it pass where it is positive and the output is between 0 and 6.
+    """
     from captum.attr import GuidedBackprop
 
-    return _attribute(query, GuidedBackprop, own_steps=True)
+    return _attribute(query, GuidedBackprop, rules=(nn.ReLU,))
 
 
 @method(
@@ -207,7 +244,11 @@ def occlusion(query: Query, share: int = 7, chunk_size: int = 16) -> Tensor:
     convolutional=True,
 )
 def deep_lift(query: Query) -> Tensor:
-    """ReLU(Σ_c (x_c − 0) ⊙ m_c), with m DeepLIFT's multipliers (rescale rule)."""
+    """ReLU(Σ_c (x_c − 0) ⊙ m_c), with m DeepLIFT's multipliers (rescale rule).
+
+    The products add up to the difference from the score of the zero input, but for Captum's rule for
+    max pooling, which loses some of it.
+    """
     from captum.attr import DeepLift
 
-    return _attribute(query, DeepLift, own_steps=True)
+    return _attribute(query, DeepLift, rules=(nn.ReLU, nn.LeakyReLU, nn.ELU))

@@ -50,15 +50,17 @@ def smooth_full_grad(
     """
     network = query.network
     kept = _input_and_biases(network.module)
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn((samples, *query.inputs.shape[1:]), generator=generator).to(query.inputs)
     raw = []
     for row in with_progress(range(len(query.captured.scores)), "Smooth FullGrad"):
         picture, _ = query.rows(torch.tensor([row]))
+        deviation = noise * (picture.max() - picture.min())
+        generator = torch.Generator().manual_seed(seed)
         means: dict[str, Tensor] = {}
-        for copies in torch.split(drawn * (noise * (picture.max() - picture.min())), chunk_size):
-            _, target = query.rows(torch.full((len(copies),), row))
-            captured = capture(network.module, picture + copies, target, kept, any_shape=True, skip_idle=True)
+        for copies in torch.split(torch.full((samples,), row), chunk_size):
+            drawn = [torch.randn(picture.shape[1:], generator=generator) for _ in copies]
+            noisy = picture + deviation * torch.stack(drawn).to(picture)
+            _, target = query.rows(copies)
+            captured = capture(network.module, noisy, target, kept, any_shape=True, skip_idle=True)
             for name, term in full_gradient(network, captured).items():
                 term = term.sum(1, keepdim=True) if name == INPUT else term
                 means[name] = means.get(name, 0) + term.sum(0, keepdim=True) / samples
@@ -77,7 +79,10 @@ def full_gradient(network: Network, captured: Capture) -> dict[str, Tensor]:
     terms = {INPUT: captured.maps[INPUT] * gradients[INPUT]}
     biases = {name: bias for name, bias in _biases(network.module).items() if name in gradients}
     for name, bias in biases.items():
-        terms[name] = gradients[name] * bias.view(-1, *[1] * (gradients[name].ndim - 2))
+        # Channels second, as in maps: a linear layer over (N, L, K) or (N, h, w, K) has them last.
+        linear = isinstance(network.module.get_submodule(name), nn.Linear)
+        gradient = gradients[name].movedim(-1, 1) if linear else gradients[name]
+        terms[name] = gradient * bias.view(-1, *[1] * (gradient.ndim - 2))
     for name in filter(gradients.__contains__, _ceilings(network.module)):
         terms[name] = 6 * gradients[name] * (captured.maps[name] >= 6)
     missing = captured.scores
@@ -124,7 +129,8 @@ def _add_up(terms: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
         if term.ndim != 4:
             continue
         size_of = term.abs().float() if term.dtype.itemsize < 4 else term.abs()
-        low, high = size_of.flatten(1).aminmax(dim=1)
+        low, high = (end.flatten(1) for end in size_of.aminmax(dim=3))
+        low, high = low.amin(1), high.amax(1)
         spread = torch.where(high > low, high - low, torch.ones_like(high))
         # Scaling and up-sampling are linear: the sum over channels may come first, and saves their share.
         total = size_of.sum(1, keepdim=True) - term.shape[1] * low[:, None, None, None]

@@ -19,12 +19,17 @@ def score_cam(query: Query, chunk_size: int = 16) -> Tensor:
     """ReLU(Σ_k w_k up(M_k)), with w_k = softmax(Y(x ⊙ up(M_k) scaled to [0, 1])) of the class.
 
     As in the authors' code: the plain probability, with no baseline subtracted and no softmax over
-    channels, as the paper has it; the map is summed at the picture's size. A channel that is flat is
-    no mask and takes no part: there it can add no more than a constant. Where the target is a
-    function, its value takes the probability's place. ``chunk_size``: masked pictures at a time.
+    channels, as the paper has it; the map is summed at the picture's size. A channel of zeros adds
+    nothing, whatever its weight, and is not run. Of a channel that is flat but not zero the mask is zero:
+    all such channels see the same empty picture, which runs once for all of them. (The authors' code
+    leaves them out. Each adds the same number to every cell, which is gone after min–max, unless the
+    rectifier cuts elsewhere for it, as it can on maps that were not rectified.) Where the target is
+    a function, its value takes the probability's place. ``chunk_size``: masked pictures at a time.
     """
     M, module = query.M, query.network.module
     low, high = M.flatten(2).aminmax(dim=2)
+    flat = (low == high) & (high != 0)
+    first = flat & (flat.cumsum(1) == 1)
 
     def probabilities(picture: int, channels: Tensor) -> Tensor:
         masks, _ = normalise(upsample(M[picture, channels], query.size))
@@ -35,7 +40,8 @@ def score_cam(query: Query, chunk_size: int = 16) -> Tensor:
         return query.scores(logits, picture)
 
     with torch.inference_mode(), left_as_found(module):
-        weights = _channel_scores(query, high > low, chunk_size, probabilities, "Score-CAM")
+        weights = _channel_scores(query, (low < high) | first, chunk_size, probabilities, "Score-CAM")
+    weights = torch.where(flat, (weights * first).sum(1, keepdim=True), weights)
     return upsample(equations.class_map(M, weights), query.size).relu()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -10,21 +11,19 @@ from torch import Tensor, fx, nn
 from gmcam import equations
 from gmcam.capture import Target, capture
 from gmcam.methods.registry import Query, method
-from gmcam.networks.canonical import ACTIVATIONS, Sum, canonical, stacked
+from gmcam.networks.canonical import ACTIVATIONS, Mean, Sum, canonical, stacked
 
 _CONVOLUTIONS = (nn.Conv2d,)
 _NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)
-_PROPORTIONAL = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, Sum)
+_PROPORTIONAL = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, Mean, Sum)
 _AS_GRADIENT = (nn.MaxPool2d, nn.AdaptiveMaxPool2d, nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity)
-_FUNCTIONS = (
+_FUNCTIONS = (  # they put numbers elsewhere and change none
     stacked,
-    torch.flatten,
+    operator.getitem,
     torch.cat,
     nn.functional.dropout,
-    "flatten",
-    "view",
-    "reshape",
-    "size",
+    *(torch.flatten, torch.reshape, torch.squeeze, torch.permute, torch.transpose, torch.chunk),
+    *("flatten", "view", "reshape", "squeeze", "permute", "transpose", "chunk", "contiguous"),
 )
 
 
@@ -42,8 +41,9 @@ def relevance_cam(query: Query) -> Tensor:
     propagated to the layer by zennit: through convolutions and linear layers by the z⁺ rule (the
     bias of a convolution counts once in the denominator, where the authors' code counts it twice;
     that of a linear layer, as theirs, not at all), through sums and average pooling in proportion,
-    through batch norms and rectifiers unchanged. In float32 the proportional rule amplifies rounding
-    where signed terms cancel.
+    through batch norms and rectifiers unchanged. Denominators are kept from zero by a millionth of each
+    step's own scale, so that relevance is conserved for pictures of any scale. In float32 the proportional
+    rule amplifies rounding where signed terms cancel.
     """
     relevance = propagate(query.network.module, query.layer, *query.rows())
     return equations.class_map(query.M, equations.channel_weights(relevance.to(query.M.dtype)))
@@ -56,16 +56,23 @@ def propagate(module: nn.Module, layer: str, inputs: Tensor, target: Target) -> 
     for which there is no rule.
     """
     from zennit.composites import LayerMapComposite
+    from zennit.core import Stabilizer
     from zennit.rules import Norm, Pass, ZPlus
+
+    scaled = Stabilizer(epsilon=1e-6, norm_scale=True)
+
+    def steady(denominator: Tensor) -> Tensor:
+        shifted: Tensor = scaled(denominator)
+        return shifted.masked_fill(shifted == 0, 1)  # of a step that gives zeros alone
 
     if not isinstance(target, Tensor):
         raise ValueError("relevance_cam explains a class, given by name or index, not a function")
     network = canonical(module, leaf=layer, like=inputs[:1])
     _check_rules(network, layer)
     rules: list[tuple[tuple[type[nn.Module], ...], Any]] = [
-        (_CONVOLUTIONS, ZPlus()),
-        ((nn.Linear,), ZPlus(zero_params=["bias"])),
-        (_PROPORTIONAL, Norm()),
+        (_CONVOLUTIONS, ZPlus(steady)),
+        ((nn.Linear,), ZPlus(steady, zero_params=["bias"])),
+        (_PROPORTIONAL, Norm(steady)),
         ((*_NORMS, *ACTIVATIONS), Pass()),
     ]
 
@@ -82,8 +89,14 @@ def _check_rules(network: fx.GraphModule, layer: str) -> None:
     """``ValueError`` where a step after the layer has no rule."""
     ruled = (*_CONVOLUTIONS, nn.Linear, *_PROPORTIONAL, *_NORMS, *ACTIVATIONS, *_AS_GRADIENT)
     after: set[fx.Node] = set()
+    sizes: set[fx.Node] = set()  # numbers, such as x.shape[0]: no relevance runs through them
     for node in network.graph.nodes:
-        follows = any(parent in after for parent in node.all_input_nodes)
+        parents = node.all_input_nodes
+        shape = (node.op == "call_method" and node.target == "size") or node.args[1:] == ("shape",)
+        if shape or (parents and sizes.issuperset(parents)):
+            sizes.add(node)
+            continue
+        follows = any(parent in after for parent in parents)
         if follows and node.op == "call_module":
             part = network.get_submodule(str(node.target))
             known = isinstance(part, ruled)

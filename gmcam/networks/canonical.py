@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -29,22 +30,39 @@ class Sum(nn.Module):
         return terms.sum(-1)
 
 
+class Mean(nn.Module):
+    """``x.mean(…)`` with the arguments it was written with."""
+
+    def __init__(self, *settings: Any, **named: Any) -> None:
+        super().__init__()
+        self.settings, self.named = settings, named
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(*self.settings, **self.named)
+
+
 def stacked(x: Tensor, y: Tensor) -> Tensor:
     """What ``Sum`` adds, along a last axis of its own."""
     return torch.stack(torch.broadcast_tensors(x, y), -1)  # type: ignore[no-untyped-call]
 
 
+# Each module is made with what the function takes after its input.
 _MODULES: dict[Any, Callable[..., nn.Module]] = {
-    operator.add: Sum,
-    operator.iadd: Sum,
-    torch.add: Sum,
-    "add": Sum,
-    F.relu: nn.ReLU,
-    torch.relu: nn.ReLU,
-    "relu": nn.ReLU,
+    **dict.fromkeys((operator.add, operator.iadd, torch.add, "add", "add_"), Sum),
+    **dict.fromkeys((F.relu, torch.relu, torch.relu_, "relu", "relu_"), nn.ReLU),
     F.relu6: nn.ReLU6,
+    F.leaky_relu: nn.LeakyReLU,
+    F.elu: nn.ELU,
+    F.selu: nn.SELU,
+    F.gelu: nn.GELU,
+    F.silu: nn.SiLU,
+    F.hardswish: nn.Hardswish,
+    **dict.fromkeys((torch.mean, "mean"), Mean),
+    F.max_pool2d: nn.MaxPool2d,
+    F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
 }
+_IN_PLACE = (operator.iadd, torch.relu_, "add_", "relu_")
 
 
 class _Tracer(fx.Tracer):
@@ -59,7 +77,8 @@ class _Tracer(fx.Tracer):
 
 
 def canonical(module: nn.Module, leaf: str = "", like: Tensor | None = None) -> fx.GraphModule:
-    """The same function with a module for every addition, rectifier and adaptive pooling.
+    """The same function with a module for every addition, activation, mean and pooling, and one for each
+    run of a module that runs several times.
 
     ``leaf``: dotted path of a module that is kept whole. ``like``: inputs on which both must give the
     same. Raises ``ValueError`` for a network that cannot be traced, because its forward pass depends
@@ -75,16 +94,20 @@ def canonical(module: nn.Module, leaf: str = "", like: Tensor | None = None) -> 
         ) from error
     # Sub-modules are shared; only the outermost holder is new, so new steps leave no trace in `module`.
     made = fx.GraphModule(module, graph)
+    runs = Counter(node.target for node in made.graph.nodes if node.op == "call_module")
     for number, node in enumerate(list(made.graph.nodes)):
-        step = _own_module(made, node, leaf)
+        step = _own_module(made, node, leaf, runs)
         if step is None:
             continue
-        if _in_place(made, node):  # who reads its input later reads what it left there
-            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, node=node: user > node)
+        value = node.args[0] if node.args else node.kwargs["input"]
+        written = node.op != "call_module" and node.target in _IN_PLACE
+        if written or getattr(step, "inplace", False):  # who reads its input later reads what it left there
+            value.replace_all_uses_with(node, delete_user_cb=lambda user, node=node: user > node)
+            vars(step)["inplace"] = False
         name = f"step{number}"
-        made.add_module(name, step.eval())
+        step.training = False  # of this module alone: what it may hold is shared
+        made.add_module(name, step)
         with made.graph.inserting_before(node):
-            value = node.args[0] if node.args else node.kwargs["input"]
             if isinstance(step, Sum):
                 value = made.graph.call_function(stacked, node.args[:2])
             node.replace_all_uses_with(made.graph.call_module(name, (value,)))
@@ -102,28 +125,22 @@ def canonical(module: nn.Module, leaf: str = "", like: Tensor | None = None) -> 
     return made
 
 
-def _in_place(made: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(made.get_submodule(str(node.target)), "inplace", False))
-    flag = node.kwargs.get("inplace", node.target is F.relu and True in node.args[1:])
-    return node.target is operator.iadd or bool(flag)
-
-
-def _own_module(made: fx.GraphModule, node: fx.Node, leaf: str) -> nn.Module | None:
+def _own_module(made: fx.GraphModule, node: fx.Node, leaf: str, runs: Counter[Any]) -> nn.Module | None:
     """The module that a step is to be replaced with, None for one that stays."""
-    if node.op == "call_module":
+    if node.op == "call_module" and node.target != leaf:
         part = made.get_submodule(str(node.target))
-        if node.target != leaf and isinstance(part, ACTIVATIONS):
+        if isinstance(part, ACTIVATIONS) or runs[node.target] > 1:
             own = copy.copy(part)
-            nn.Module.__init__(own)  # hooks of its own; what the activation was made with stays
-            own.inplace = False
+            nn.Module.__init__(own)  # hooks of its own; what the module was made with stays
+            for kind in ("_parameters", "_buffers", "_modules"):
+                vars(own)[kind] = dict(vars(part)[kind])
             return own
     elif node.op in ("call_function", "call_method") and node.target in _MODULES:
         make = _MODULES[node.target]
-        if make is nn.AdaptiveAvgPool2d:
-            size: Any = node.args[1] if len(node.args) > 1 else node.kwargs["output_size"]
-            return nn.AdaptiveAvgPool2d(size)
-        # A constant added, or a factor before y, is no sum of two maps: it stays a function.
-        if make is not Sum or (not node.kwargs and all(isinstance(one, fx.Node) for one in node.args)):
-            return make()
+        if make is Sum:
+            # A constant added, or a factor before y, is no sum of two maps: it stays a function.
+            both = not node.kwargs and all(isinstance(one, fx.Node) for one in node.args)
+            return Sum() if both else None
+        if len(node.all_input_nodes) == 1:  # nothing else is computed on the way, such as a pooling's size
+            return make(*node.args[1:], **{key: one for key, one in node.kwargs.items() if key != "input"})
     return None

@@ -1,5 +1,7 @@
 """Each adapter is Captum itself, summed over channels and rectified; what its docstrings say is measured."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 
 import gmcam
 from gmcam.methods import METHODS
-from gmcam.networks.canonical import canonical
+from gmcam.methods.captum_adapters import ruled
 
 # Captum announces its hooks.
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{words}") for words in ("Setting", "Input Tensor")]
@@ -115,16 +117,16 @@ class Shared(nn.Module):
 
 
 class Guided(torch.autograd.Function):
-    """A rectifier that lets a positive gradient pass where it is open itself."""
+    """A rectifier, with a ceiling or none, that lets a positive gradient pass where it is open itself."""
 
     @staticmethod
-    def forward(context, x):
-        context.save_for_backward(x)
-        return x.relu()
+    def forward(context, x, ceiling=float("inf")):
+        context.open = (x > 0) & (x < ceiling)
+        return x.clamp(0, ceiling)
 
     @staticmethod
     def backward(context, gradient):
-        return gradient.relu() * (context.saved_tensors[0] > 0)
+        return gradient.relu() * context.open, None
 
 
 def test_guided_backprop_rectifies_at_every_step_of_a_shared_rectifier(pictures):
@@ -137,35 +139,106 @@ def test_guided_backprop_rectifies_at_every_step_of_a_shared_rectifier(pictures)
     assert torch.allclose(raw(module, pictures, 1, "captum.guided_backprop"), expected, rtol=1e-9)
 
 
+# ReLU6, for which Captum has no rule.
+
+
+def test_guided_backprop_and_deep_lift_through_relu6_by_hand():
+    """Cells of −3, 2 and 9 give 0, 2 and 6; class 0 adds them up, class 1 takes them away.
+
+    From zero to the picture the outputs gain 0, 2 and 6: that is what DeepLIFT credits the cells with.
+    The gradient passes at 2 alone, and for class 1 it is negative there.
+    """
+    module = nn.Sequential(nn.ReLU6(), nn.Flatten(), nn.Linear(3, 2, bias=False)).double()
+    with torch.no_grad():
+        module[2].weight.copy_(torch.tensor([[1.0] * 3, [-1.0] * 3]))
+    x = torch.tensor([[[[-3.0, 2, 9]]]]).double()
+    maps = {
+        name: gmcam.explain(module, x, [0, 1], method=f"captum.{name}").raw[:, 0].tolist()
+        for name in ("guided_backprop", "deep_lift")
+    }
+    assert maps["guided_backprop"] == [[0, 1, 0], [0, 0, 0]]
+    assert maps["deep_lift"] == [pytest.approx([0, 2, 6]), [0, 0, 0]]
+
+
+class GuidedReLU6(nn.Module):
+    def forward(self, x):
+        return Guided.apply(x, 6.0)
+
+
+def test_guided_backprop_on_mobilenet_v2():
+    module = torchvision.models.mobilenet_v2(weights=None, num_classes=10).double().eval()
+    inputs = 30 * torch.randn(1, 3, 64, 64, dtype=torch.float64)  # far enough for the ceilings
+    guided, reached = copy.deepcopy(module), []
+    for path, part in module.named_modules():
+        if isinstance(part, nn.ReLU6):
+            guided.set_submodule(path, GuidedReLU6())
+            part.register_forward_hook(lambda part, _, output: reached.append((output == 6).any()))
+    x = inputs.clone().requires_grad_()
+    expected = torch.autograd.grad(guided(x)[0, 1], x)[0].sum(1).relu()
+    assert expected.max() > 0
+    assert torch.allclose(raw(module, inputs, 1, "captum.guided_backprop"), expected, rtol=1e-6)
+    assert any(reached)
+
+
+RULES = (nn.ReLU, nn.LeakyReLU, nn.ELU)
+
+
 def assert_complete(module, inputs):
     """DeepLIFT explains the whole difference from black, and the adapter shows its positive part."""
     with torch.no_grad():
         difference = (module(inputs.clone()) - module(torch.zeros_like(inputs)))[:, 1]
-    signed = attr.DeepLift(canonical(module)).attribute(inputs, target=1).detach()
+    signed = (
+        attr.DeepLift(ruled(module, inputs[:1], attr.DeepLift, RULES)).attribute(inputs, target=1).detach()
+    )
     assert torch.allclose(signed.sum((1, 2, 3)), difference, rtol=1e-6)
     assert torch.allclose(raw(module, inputs, 1, "captum.deep_lift"), signed.sum(1).relu(), rtol=1e-9)
 
 
-BEYOND_CAPTUM = {
-    "shared pooling": ({"between": nn.MaxPool2d(2)}, "Captum refuses one max pooling that runs twice"),
-    "function": ({"between": lambda x: F.max_pool2d(x, 2)}, "Captum misses max pooling by a function"),
-    "ReLU6": ({"rectifier": nn.ReLU6()}, "Captum has no rule for ReLU6, as in MobileNetV2"),
+@pytest.mark.parametrize("rectifier", [None, nn.LeakyReLU(0.2), nn.ELU(), nn.ReLU6()], ids=str)
+def test_deep_lift_is_complete_with_a_shared_rectifier(pictures, rectifier):
+    assert_complete(Shared(rectifier=rectifier), 30 * pictures)  # far enough for ReLU6 to saturate
+
+
+class Apart(Shared):
+    """The same network as Captum wants it: a module for each rectifier and each max pooling."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.load_state_dict(shared.state_dict())
+        self.rectifiers = nn.ModuleList(nn.ReLU() for _ in range(2))
+        self.poolings = nn.ModuleList(nn.MaxPool2d(2) for _ in range(2))
+
+    def forward(self, x):
+        x = self.poolings[0](self.rectifiers[0](self.conv1(x)))
+        x = self.pool(self.poolings[1](self.rectifiers[1](x + self.conv2(x))))
+        return self.fc(x.flatten(1))
+
+
+POOLED = {"one module": nn.MaxPool2d(2), "a function": lambda x: F.max_pool2d(x, 2)}
+
+
+@pytest.mark.parametrize("written", POOLED)
+def test_deep_lift_with_max_pooling_by_one_module_or_a_function_is_captums_with_two(pictures, written):
+    module = Shared(POOLED[written])
+    signed = attr.DeepLift(Apart(module)).attribute(pictures, target=[2, 0, 1]).detach()
+    ours = raw(module, pictures, [2, 0, 1], "captum.deep_lift")
+    assert torch.allclose(ours, signed.sum(1).relu(), rtol=1e-9)
+
+
+WITHOUT_RULE = {
+    "guided_backprop": (nn.LeakyReLU(), nn.ELU(), nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.SELU()),
+    "deep_lift": (nn.GELU(), nn.SiLU(), nn.Hardswish(), nn.SELU()),
 }
+WITHOUT_RULE["guided_grad_cam"] = WITHOUT_RULE["guided_backprop"]
 
 
 @pytest.mark.parametrize(
-    "parts",
-    [
-        pytest.param({}, id="shared ReLU"),
-        pytest.param({"rectifier": nn.LeakyReLU(0.2)}, id="shared LeakyReLU"),
-        *(
-            pytest.param(parts, id=name, marks=pytest.mark.xfail(strict=True, reason=reason))
-            for name, (parts, reason) in BEYOND_CAPTUM.items()
-        ),
-    ],
+    ("name", "part"), [(n, part) for n in WITHOUT_RULE for part in WITHOUT_RULE[n]], ids=str
 )
-def test_deep_lift_is_complete(pictures, parts):
-    assert_complete(Shared(**parts), 30 * pictures)  # far enough for ReLU6 to saturate
+def test_an_activation_without_a_rule_is_refused_in_one_sentence(gap_network, pictures, name, part):
+    gap_network.relu = part
+    with pytest.raises(ValueError, match=f"has no rule for {type(part).__name__}: use captum.integrated"):
+        raw(gap_network, pictures, 1, f"captum.{name}")
 
 
 def test_deep_lift_is_complete_on_resnet50(pictures):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gmcam
-from gmcam.networks.canonical import ACTIVATIONS, Sum, canonical
+from gmcam.networks.canonical import ACTIVATIONS, Mean, Sum, canonical
 
 
 def build(name):
@@ -103,6 +103,16 @@ def plus_in_place(_, x, y):
     return x
 
 
+def in_place(change):
+    """``change`` works on its input, whose other reader, afterwards, sees the change."""
+
+    def between(net, x, y):
+        change(x, y)
+        return x * y
+
+    return between
+
+
 def read_again_after_the_rectifier(net, x, y):
     return net.in_place(x) * y + x  # x is rectified by now
 
@@ -119,6 +129,21 @@ WRITTEN = {
     "F.relu by keyword": (lambda _, x, y: F.relu(input=x), nn.ReLU),
     "torch.relu": (lambda _, x, y: torch.relu(x), nn.ReLU),
     ".relu": (lambda _, x, y: x.relu(), nn.ReLU),
+    ".relu_": (in_place(lambda x, y: x.relu_()), nn.ReLU),
+    "torch.relu_": (in_place(lambda x, y: torch.relu_(x)), nn.ReLU),
+    "F.relu in place, read again": (in_place(lambda x, y: F.relu(x, True)), nn.ReLU),
+    ".add_": (in_place(lambda x, y: x.add_(y)), Sum),
+    "F.leaky_relu": (lambda _, x, y: F.leaky_relu(x, 0.3, inplace=True), nn.LeakyReLU),
+    "F.elu": (lambda _, x, y: F.elu(x, alpha=2.0), nn.ELU),
+    "F.selu": (lambda _, x, y: F.selu(x), nn.SELU),
+    "F.gelu": (lambda _, x, y: F.gelu(x, approximate="tanh"), nn.GELU),
+    "F.silu": (lambda _, x, y: F.silu(x), nn.SiLU),
+    "F.hardswish": (lambda _, x, y: F.hardswish(x), nn.Hardswish),
+    "F.max_pool2d": (lambda _, x, y: F.max_pool2d(x, 3, 2, ceil_mode=True), nn.MaxPool2d),
+    "F.avg_pool2d": (lambda _, x, y: F.avg_pool2d(x, 3, padding=1), nn.AvgPool2d),
+    ".mean": (lambda _, x, y: x.mean((2, 3), True), Mean),
+    ".mean by keyword": (lambda _, x, y: x.mean(dim=-1, keepdim=True), Mean),
+    "torch.mean": (lambda _, x, y: torch.mean(x, (2, 3), keepdim=True), Mean),
     "F.relu6": (lambda _, x, y: F.relu6(x), nn.ReLU6),
     "x + y": (lambda _, x, y: x + y, Sum),
     "x += y": (plus_in_place, Sum),
@@ -132,6 +157,7 @@ WRITTEN = {
         nn.AdaptiveAvgPool2d,
     ),
     # Easily overlooked.
+    "a pooling's size from another map": (lambda _, x, y: F.adaptive_avg_pool2d(x, y.shape[-1]), None),
     "x + 1": (lambda _, x, y: x + 1, None),
     "1 + x": (lambda _, x, y: 1 + x, None),
     "add with a factor": (lambda _, x, y: torch.add(x, y, alpha=2), None),
@@ -184,6 +210,44 @@ def test_hooks_on_activations_are_not_shared_in_either_direction(gap_network, pi
     own.register_forward_hook(lambda *_: runs.append("rewritten"))
     gap_network(pictures)
     assert runs == ["original", "original"]
+
+
+def test_a_rectifier_called_relu_is_not_taken_for_one_in_place(pictures):
+    module = Steps(lambda net, x, y: net.relu_(x) - x)
+    module.relu_ = nn.ReLU()
+    with torch.no_grad():
+        assert torch.equal(canonical(module)(pictures), module(pictures))
+
+
+class Again(nn.Module):
+    """One convolution, one batch norm and one pooling, each run twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.pool = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.MaxPool2d(2)
+        self.double().eval()
+
+    def forward(self, x):
+        for _ in range(2):
+            x = self.pool(self.norm(self.conv(x)))
+        return x.flatten(1)
+
+
+def test_a_module_that_runs_twice_becomes_two_with_the_same_weights(pictures, snapshot):
+    module = Again()
+    before, paths = snapshot(module), outline(module)
+    made = canonical(module)
+    for kind in (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d):
+        own = [part for part in made.modules() if type(part) is kind]
+        assert len(own) == 2
+        assert own[0] is not own[1]
+    assert identities(made.parameters()) == identities(module.parameters())
+    assert identities(made.buffers()) == identities(module.buffers())
+    with torch.no_grad():
+        assert torch.equal(made(pictures), module(pictures))
+        own[0].register_forward_hook(lambda *_: pytest.fail("the original runs a new step"))
+        module(pictures)
+    assert (snapshot(module), outline(module)) == (before, paths)
 
 
 @pytest.mark.parametrize("leaf", ["layer4", "layer4.1", "layer3.0.conv2", "relu"])
