@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import sys
 import tempfile
@@ -12,6 +13,19 @@ from pathlib import Path
 from typing import Any
 
 TOP = 5
+# The article's nine and its own.
+ARTICLE = (
+    "grad_cam",
+    "grad_cam_pp",
+    "x_grad_cam",
+    "cameras",
+    "full_grad",
+    "smooth_full_grad",
+    "integrated_grad_cam",
+    "score_cam",
+    "relevance_cam",
+    "gmcam",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--method", default="gmcam", metavar="M", help="see 'gmcam methods'")
     explain.add_argument("--out", type=Path, metavar="FILE.png", help="IMAGE-METHOD.png without it")
 
+    _add_evaluate(commands)
+
     commands.add_parser("methods", help="list the methods").set_defaults(command=_methods)
     commands.add_parser("networks", help="list the networks").set_defaults(command=_networks)
 
@@ -65,6 +81,59 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--steps", type=int, help="batches; fewer for a quick trial")
     return parser
+
+
+def _add_evaluate(commands: Any) -> None:
+    add = commands.add_parser("evaluate", help="measure methods on pictures with ground truth")
+    add.set_defaults(command=_evaluate)
+    more = add.add_argument
+    more("--dataset", required=True, metavar="NAME", help="collage, voc, coco or imagenet")
+    more("--root", type=Path, metavar="DIR", help="where the dataset was unpacked; collage needs none")
+    more("--split", metavar="S", help="the validation split without it")
+    more("--limit", type=int, metavar="N", help="only the first N pictures")
+    more("--network", default="collage-vgg", metavar="NAME")
+    more("--weights", default="DEFAULT", help="name in torchvision's weights enum")
+    more("--methods", default=",".join(ARTICLE), metavar="A,B,C", help="the article's ten without it")
+    more("--layer", metavar="L", help="see 'gmcam layers'; the last map without it")
+    more("--zone", default="soft", metavar="Z", help="picture times map (soft), or its salient area (hard)")
+    more("--threshold", type=float, default=0.5, metavar="T", help="share of the maximum that is salient")
+    more("--tolerance", type=float, default=0, metavar="P", help="of the pointing game, in pixels")
+    more("--sigma", type=float, default=0.5, metavar="S", help="smoothing, in cells of the layer")
+    more("--fit", default="squash", metavar="F", help="squash the whole picture, or crop its middle")
+    more("--pixels", type=int, default=224, metavar="P", help="per insertion or deletion step; 0: no curves")
+    more("--mean", default="micro", metavar="M", help="over all cases (micro), or of the classes' (class)")
+    more("--batch", type=int, default=16, metavar="B", help="pictures at a time")
+    more("--readers", type=int, default=1, metavar="R", help="threads that decode pictures")
+    more("--out", type=Path, required=True, metavar="RUN", help="folder; an unfinished run is continued")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import gmcam
+    from gmcam import evaluation, images
+    from gmcam.evaluation.ranks import device
+    from gmcam.views.charts import intervals
+
+    if options.readers < 1:
+        raise ValueError(f"at least one thread reads pictures, not {options.readers}")
+    taken = {field.name for field in dataclasses.fields(evaluation.Choices)} - {"methods"}
+    choices = evaluation.Choices(
+        methods=tuple(options.methods.split(",")), **{name: getattr(options, name) for name in taken}
+    )
+    dataset = images.open_dataset(options.dataset, options.root, options.split, options.limit)
+    network = gmcam.load(options.network, options.weights)
+    network.module.to(device())
+    run = evaluation.evaluate(network, dataset, choices, options.out, readers=options.readers)
+    if int(os.environ.get("RANK", "0")):
+        return
+    summary = evaluation.summary(run)
+    figures = run.folder / "figures"
+    figures.mkdir(exist_ok=True)
+    if len(summary):
+        with _written_whole(figures / "summary.png") as unfinished:
+            intervals(summary).savefig(unfinished, format="png", bbox_inches="tight")
+    print(", ".join(f"{count} {name}" for name, count in evaluation.status(run).items()))
+    print(evaluation.table(summary).T.to_string())
+    print(f"wrote {run.folder}")
 
 
 def _explain(options: argparse.Namespace) -> None:

@@ -1,7 +1,9 @@
-"""How good a map is, against ground truth and by what the network makes of it."""
+"""How good a map is: against ground truth, by what the network makes of it, over whole datasets."""
 
 from gmcam.evaluation.curves import Curves, blurred, curves, pixel_ranks
+from gmcam.evaluation.evaluate import evaluate
 from gmcam.evaluation.localisation import localise
+from gmcam.evaluation.measuring import Choices
 from gmcam.evaluation.metrics import (
     METRICS,
     dice,
@@ -13,14 +15,22 @@ from gmcam.evaluation.metrics import (
     share_inside,
     zones,
 )
+from gmcam.evaluation.runs import Run
+from gmcam.evaluation.tables import differences, status, summary, table, write_tables
+from gmcam.evaluation.totals import Totals
 
 __all__ = [
     "METRICS",
+    "Choices",
     "Curves",
+    "Run",
+    "Totals",
     "blurred",
     "curves",
     "dice",
+    "differences",
     "drop",
+    "evaluate",
     "increase",
     "iou",
     "localise",
@@ -28,5 +38,9 @@ __all__ = [
     "points_inside",
     "salient_area",
     "share_inside",
+    "status",
+    "summary",
+    "table",
+    "write_tables",
     "zones",
 ]

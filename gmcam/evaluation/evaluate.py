@@ -29,20 +29,14 @@ _Picture = list[Case] | dict[str, Any]  # a picture's cases, or the row that say
 
 
 def evaluate(
-    network: Network,
-    dataset: Dataset,
-    choices: Choices,
-    out: str | Path,
-    *,
-    readers: int = 1,
-    asked: Mapping[str, Any] | None = None,
+    network: Network, dataset: Dataset, choices: Choices, out: str | Path, *, readers: int = 1
 ) -> Run:
     """Measure ``choices.methods`` on every picture of ``dataset``; fill the folder ``out``.
 
     Where ``out`` holds a part of the same run, it is continued; no finished block is computed again.
     Under ``torchrun`` the blocks are shared between its processes. ``readers``: threads that decode
-    pictures while others are computed. ``asked``: what else describes the run, such as a root folder's
-    split. A picture that cannot be read, or fails alone, is recorded with its error and counted.
+    pictures while others are computed. A picture that cannot be read, or that a method fails on, is
+    recorded with its error and counted.
 
     Raises ``ValueError`` in one sentence: a network without the dataset's classes, a method that the
     network cannot serve, a folder with another run (the difference is named) or one in use by another
@@ -58,7 +52,7 @@ def evaluate(
             if not (folder / "run.json").exists():  # refuse now what no picture could change
                 noise = torch.rand((1, *network.input_shape), generator=torch.Generator().manual_seed(0))
                 compare(network, noise, 0, methods=choices.methods, layer=choices.layer)
-            return runs.begin(folder, network, dataset, choices, asked or {})
+            return runs.begin(folder, network, dataset, choices)
 
         missing = us.agree(begin)
         mine = missing[us.rank :: us.size]

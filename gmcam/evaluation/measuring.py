@@ -20,6 +20,7 @@ from gmcam.networks.preprocessing import Preprocessing
 from gmcam.postprocess import DEFAULT_SIGMA
 
 FITS = ("squash", "crop")
+MEANS = ("micro", "class")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Choices:
     the pointing game, in pixels of the network's input. ``sigma``: smoothing. ``fit``: ``squash``
     brings the whole picture to the network's square, ``crop`` takes the middle of it as for
     classification; what is cut off counts nowhere. ``pixels``: how many change between two points of
-    the insertion and deletion curves, 0 for no curves. ``batch``: pictures read and explained together.
+    the insertion and deletion curves, 0 for no curves. ``mean``: of the tables, over all pairs of picture and
+    class alike (``micro``) or of the classes' means (``class``). ``batch``: pictures read together, and
+    pairs explained together.
 
     Raises ``ValueError`` for a value that cannot be.
     """
@@ -44,6 +47,7 @@ class Choices:
     sigma: float = DEFAULT_SIGMA
     fit: str = "squash"
     pixels: int = 224
+    mean: str = "micro"
     batch: int = 16
 
     def __post_init__(self) -> None:
@@ -56,6 +60,8 @@ class Choices:
             raise ValueError(f"a zone is {' or '.join(metrics.ZONES)}, not {self.zone!r}")
         if self.fit not in FITS:
             raise ValueError(f"a picture is fitted by {' or '.join(FITS)}, not by {self.fit!r}")
+        if self.mean not in MEANS:
+            raise ValueError(f"a mean is {' or '.join(MEANS)}, not {self.mean!r}")
         if not 0 < self.threshold <= 1:
             raise ValueError(f"a threshold lies above 0 and up to 1, not at {self.threshold}")
         if not (self.tolerance >= 0 and self.sigma >= 0):

@@ -14,7 +14,7 @@ import os
 import platform
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,16 +70,14 @@ class Run:
             yield pq.read_table(path, page_checksum_verification=True)
 
 
-def describe(
-    network: Network, dataset: Dataset, choices: Choices, asked: Mapping[str, Any]
-) -> dict[str, Any]:
+def describe(network: Network, dataset: Dataset, choices: Choices) -> dict[str, Any]:
     """What two runs must share to be one: arguments, pictures, weights and versions."""
     names = hashlib.sha256("\n".join(dataset.names).encode())
     weights = hashlib.sha256()
     for name, tensor in sorted(network.module.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    arguments = {**asked, **choices.values(), "layer": network.layer_path(choices.layer)}
+    arguments = {**choices.values(), "layer": network.layer_path(choices.layer)}
     return {
         "arguments": {**arguments, "methods": list(choices.methods)},
         "dataset": {"name": dataset.name, "pictures": len(dataset), "sha256": names.hexdigest()},
@@ -92,13 +90,11 @@ def describe(
     }
 
 
-def begin(
-    folder: Path, network: Network, dataset: Dataset, choices: Choices, asked: Mapping[str, Any]
-) -> list[int]:
+def begin(folder: Path, network: Network, dataset: Dataset, choices: Choices) -> list[int]:
     """Make the folder or check that it holds this run; which blocks are missing."""
     if not len(dataset):
         raise ValueError(f"{dataset.name} holds no picture")
-    wanted = describe(network, dataset, choices, asked)
+    wanted = describe(network, dataset, choices)
     path = folder / "run.json"
     if path.exists():
         there = Run.open(folder).description

@@ -8,20 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from gmcam.evaluation.measuring import MEANS
 from gmcam.evaluation.metrics import METRICS
 from gmcam.evaluation.runs import Run
 from gmcam.evaluation.totals import Totals, interval
 from gmcam.methods import METHODS
 
-MEANS = ("micro", "class")
 
-
-def summary(run: Run, mean: str = "micro") -> pd.DataFrame:
+def summary(run: Run, mean: str | None = None) -> pd.DataFrame:
     """One row per method and metric: ``value``, ``low`` and ``high`` (95 % interval), ``count``.
 
-    ``mean``: over all pairs of picture and class alike (``micro``), or of the classes' means
-    (``class``). ``count``: the pairs in which the metric is defined. Metrics that no pair defines, such
-    as Dice without masks, are left out. Raises ``ValueError`` for another mean.
+    ``mean``: ``micro`` or ``class``, as in ``Choices``; the run's own without it. ``count``: the pairs of
+    picture and class in which the metric is defined. Metrics that no pair defines, such as Dice without
+    masks, are left out. Raises ``ValueError`` for another mean.
     """
     rows = []
     for method, means, counts in _means(run, mean):
@@ -32,7 +31,7 @@ def summary(run: Run, mean: str = "micro") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "metric", "value", "low", "high", "count"])
 
 
-def differences(run: Run, reference: str, mean: str = "micro") -> pd.DataFrame:
+def differences(run: Run, reference: str, mean: str | None = None) -> pd.DataFrame:
     """Each other method minus ``reference``, on the same pictures: columns as ``summary``'s.
 
     Raises ``ValueError`` for a reference that the run does not hold.
@@ -78,17 +77,17 @@ def table(rows: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
     )
 
 
-def write_tables(run: Run, mean: str = "micro") -> Path:
+def write_tables(run: Run) -> Path:
     """Write ``tables/summary`` and, beside it, ``tables/differences`` from GMCAM or else the first method,
     as CSV (numbers), Markdown and LaTeX (to be read); return the folder."""
     folder = run.folder / "tables"
     folder.mkdir(exist_ok=True)
-    frame = summary(run, mean)
+    frame = summary(run)
     methods = list(dict.fromkeys(frame["method"]))
     frames = {"summary": frame}
     if len(methods) > 1:
         reference = "gmcam" if "gmcam" in methods else methods[0]
-        frames[f"differences-from-{reference}"] = differences(run, reference, mean)
+        frames[f"differences-from-{reference}"] = differences(run, reference)
     for name, rows in frames.items():
         rows.to_csv(folder / f"{name}.csv", index=False)
         wide = table(rows, signed=name != "summary")
@@ -97,8 +96,9 @@ def write_tables(run: Run, mean: str = "micro") -> Path:
     return folder
 
 
-def _means(run: Run, mean: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _means(run: Run, mean: str | None) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Each method with its means (1 + replicates, metrics) and counts (metrics,)."""
+    mean = mean or run.description["arguments"]["mean"]
     if mean not in MEANS:
         raise ValueError(f"a mean is {' or '.join(MEANS)}, not {mean!r}")
     for method in run.description["arguments"]["methods"]:

@@ -1,0 +1,50 @@
+"""Measurements as pictures: dots with their intervals."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from gmcam.evaluation.metrics import METRICS
+from gmcam.methods import METHODS
+from gmcam.views.figures import INK, Picture
+
+_BLUE = "#1f5fa8"
+_COLUMNS = 4
+
+
+def intervals(summary: pd.DataFrame, zero: bool = False) -> Picture:
+    """A panel for each metric, a line in it for each method: the value and its 95 % interval.
+
+    ``summary``: rows as ``gmcam.evaluation.summary`` or ``differences`` gives them. The arrow in a
+    panel's title says which end is the good one. ``zero``: mark zero, for differences. Raises
+    ``ValueError`` for a summary without rows.
+    """
+    metrics = [name for name in METRICS if name in set(summary["metric"])]
+    if not metrics:
+        raise ValueError("there is nothing to draw: the summary has no rows")
+    methods = list(dict.fromkeys(summary["method"]))[::-1]
+    lines = -(-len(metrics) // _COLUMNS)
+    columns = min(_COLUMNS, len(metrics))
+    figure = Picture(
+        figsize=(2.1 * columns + 1.4, lines * (0.24 * len(methods) + 0.85)), dpi=144, layout="constrained"
+    )
+    axes = figure.subplots(lines, columns, squeeze=False, sharey=True)
+    for index, ax in enumerate(axes.flat):
+        if index >= len(metrics):
+            ax.set_axis_off()
+            continue
+        rows = summary[summary["metric"] == metrics[index]].set_index("method").reindex(methods)
+        places = range(len(methods))
+        if zero:
+            ax.axvline(0, color="#999999", linewidth=0.8)
+        ax.hlines(places, rows["low"], rows["high"], color=_BLUE, linewidth=1.6, alpha=0.5)
+        ax.plot(rows["value"], places, "o", color=_BLUE, markersize=4.5)
+        ax.set_title(" ".join(METRICS[metrics[index]]), fontsize=10, color=INK)
+        ax.set_yticks(places, [METHODS[name].title if name in METHODS else name for name in methods])
+        ax.tick_params(labelsize=8.5, colors=INK, length=2)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x", color="#dddddd", linewidth=0.6)
+        ax.set_ylim(-0.6, len(methods) - 0.4)
+        for side in ("top", "left", "right"):
+            ax.spines[side].set_visible(False)
+    return figure
