@@ -106,6 +106,24 @@ def test_relevance_is_conserved_in_tiny_networks(pictures, kind, layer):
     assert_conserved(without_biases(Tiny(TINY[kind])), layer, pictures)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+@pytest.mark.parametrize("kind", TINY)
+def test_relevance_is_conserved_for_pictures_of_any_scale(pictures, kind, scale):
+    module = without_biases(Tiny(TINY[kind]))
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):  # what else is as large as the picture
+            nn.init.zeros_(part.running_mean)
+            nn.init.zeros_(part.bias)
+    assert_conserved(module, "pool", scale * pictures)
+
+
+def test_a_step_that_gives_zeros_alone_passes_nothing_on(gap_network, pictures):
+    with torch.no_grad():
+        gap_network.conv.weight.zero_()
+        gap_network.conv.bias.fill_(-1)
+    assert (propagate(gap_network, "conv", pictures, torch.tensor([0, 1, 2])) == 0).all()
+
+
 @pytest.mark.parametrize(("name", "layer"), [(name, layer) for name in FULL for layer in FULL[name]])
 def test_relevance_is_conserved_in_large_networks(name, layer):
     module = without_biases(torchvision.models.get_model(name, weights=None, num_classes=10))
@@ -265,6 +283,85 @@ class Call(nn.Module):
 
     def forward(self, x):
         return self.function(x)
+
+
+class Spelt(nn.Module):
+    """A network whose pooling, activation and way from maps to logits may be written in several ways."""
+
+    def __init__(self, end, pool=None, act=None):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1)
+        self.pool, self.act, self.end = pool or nn.MaxPool2d(2), act or nn.LeakyReLU(0.1), end
+        self.fc = nn.Linear(5, 4)
+        self.double().eval()
+
+    def forward(self, x):
+        x = self.act(self.conv2(self.pool(self.act(self.conv1(x)))))
+        return self.fc(self.end(x))
+
+
+def pooled(x):
+    return F.adaptive_avg_pool2d(x, 1)
+
+
+SPELT = {
+    "x.mean((2, 3))": {"end": lambda x: x.mean((2, 3))},
+    "x.mean([-2, -1])": {"end": lambda x: x.mean([-2, -1])},
+    "torch.mean": {"end": lambda x: torch.mean(x, dim=(2, 3))},
+    "one mean after the other": {"end": lambda x: x.mean(3).mean(2)},
+    "x.shape[0]": {"end": lambda x: pooled(x).view(x.shape[0], -1)},
+    "x.size()[0]": {"end": lambda x: pooled(x).reshape(x.size()[0], -1)},
+    "a product of sizes": {"end": lambda x: pooled(x).reshape(-1, x.shape[1] * 1)},
+    "indices": {"end": lambda x: pooled(x)[:, :, 0, 0]},
+    "squeeze": {"end": lambda x: pooled(x).squeeze(3).squeeze(2)},
+    "F.avg_pool2d": {"end": lambda x: F.avg_pool2d(x, 4).flatten(1)},
+    "F.avg_pool2d of the map's size": {"end": lambda x: F.avg_pool2d(x, 4, 4).permute(0, 2, 3, 1).flatten(1)},
+    "F.max_pool2d": {"pool": lambda x: F.max_pool2d(x, 2)},
+    "F.max_pool2d with a stride": {"pool": lambda x: F.max_pool2d(x, kernel_size=2, stride=2)},
+    "F.leaky_relu": {"act": lambda x: F.leaky_relu(x, 0.1)},
+}
+
+
+@pytest.mark.parametrize("written", SPELT)
+@pytest.mark.parametrize("layer", ["conv1", "conv2"])
+def test_functions_are_served_like_the_modules_they_stand_for(pictures, written, layer):
+    module = Spelt(**{"end": lambda x: pooled(x).flatten(1), **SPELT[written]})
+    reference = Spelt(lambda x: pooled(x).flatten(1))
+    reference.load_state_dict(module.state_dict())
+    expected = propagate(reference, layer, pictures, torch.tensor([0, 1, 2]))
+    found = propagate(module, layer, pictures, torch.tensor([0, 1, 2]))
+    # Each step keeps its own denominator from zero, by a millionth: two means are not quite one.
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_a_convolution_that_runs_twice_is_served_like_two_of_the_same_weights(pictures):
+    class Twice(Spelt):
+        def __init__(self, second):
+            super().__init__(lambda x: x.mean((2, 3)))
+            self.same = nn.Conv2d(4, 4, 3, padding=1).double()
+            self.second = second
+
+        def forward(self, x):
+            x = self.act(self.same(self.pool(self.act(self.conv1(x)))))
+            x = (self.second or self.same)(x)
+            return self.fc(self.end(self.act(self.conv2(x))))
+
+    shared = Twice(None)
+    apart = Twice(nn.Conv2d(4, 4, 3, padding=1).double())
+    apart.load_state_dict({**shared.state_dict(), **apart.second.state_dict(prefix="second.")})
+    apart.second.load_state_dict(shared.same.state_dict())
+    expected, found = (
+        propagate(module, "conv1", pictures, torch.tensor([0, 1, 2])) for module in (apart, shared)
+    )
+    assert expected.abs().max() > 0
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-15)
+
+
+def test_the_length_of_a_batch_cannot_be_traced_and_the_error_says_so(pictures):
+    module = Spelt(lambda x: pooled(x).view(len(x), -1))
+    message = r"^Spelt cannot be rewritten step by step \('len' is not supported .*; name a method"
+    with pytest.raises(ValueError, match=message):
+        gmcam.explain(module, pictures, 1, method="relevance_cam", layer="conv1")
 
 
 REFUSED = {
