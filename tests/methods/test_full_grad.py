@@ -167,6 +167,48 @@ def test_modules_meet_their_own_gradients_whatever_the_order_of_registration(pic
     assert torch.allclose(maps[1], maps[3], rtol=1e-9)
 
 
+class ChannelsLast(nn.Module):
+    """A linear layer on every cell, whose channels come last: (N, h, w, K), or (N, h·w, K) in ``rows``."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows, self.conv, self.cells, self.fc = rows, nn.Conv2d(3, 4, 3), nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = self.conv(x).relu().permute(0, 2, 3, 1)
+        x = self.cells(x.flatten(1, 2) if self.rows else x).relu()
+        return self.fc(x.mean(1) if self.rows else x.mean((1, 2)))
+
+
+def pointwise(module):
+    """The same as convolutions of 1 × 1."""
+    cells = nn.Conv2d(4, 5, 1).double()
+    cells.weight.data, cells.bias.data = module.cells.weight.data[..., None, None], module.cells.bias.data
+    head = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), module.fc)
+    return nn.Sequential(module.conv, nn.ReLU(), cells, *head)
+
+
+@pytest.mark.parametrize("method", ["full_grad", "smooth_full_grad"])
+def test_a_linear_layer_on_every_cell_is_a_convolution_of_one_cell(pictures, method):
+    module = ChannelsLast(rows=False).double()
+    options = {} if method == "full_grad" else {"samples": 3}
+    ours, theirs = (
+        gmcam.explain(one, pictures, [2, 0, 1], method=method, **options).raw
+        for one in (module, pointwise(module))
+    )
+    assert torch.allclose(ours, theirs, rtol=1e-9)
+
+
+def test_a_linear_layer_on_rows_has_its_share_of_the_score_and_no_map(pictures):
+    module = ChannelsLast(rows=True).double()
+    terms, scores = terms_and_scores(gmcam.Network(module), pictures, [2, 0, 1])
+    assert torch.allclose(sum(term.flatten(1).sum(1) for term in terms.values()), scores, rtol=1e-9)
+    assert terms["cells"].shape == (3, 5, 36)
+    raw = gmcam.explain(module, pictures[:1], 2, method="full_grad").raw[0]
+    expected = sum(psi(terms[name][0].numpy()) for name in (INPUT, "conv"))
+    assert np.allclose(raw, expected, rtol=1e-9)
+
+
 # What it refuses.
 
 REFUSED = "FullGrad needs a network of linear layers, rectifiers and pooling, and a logit for its score: in "
