@@ -1,7 +1,7 @@
 """How good a map is: against ground truth, by what the network makes of it, over whole datasets."""
 
 from gmcam.evaluation.curves import Curves, blurred, curves, pixel_ranks
-from gmcam.evaluation.evaluate import evaluate
+from gmcam.evaluation.evaluating import evaluate
 from gmcam.evaluation.localisation import localise
 from gmcam.evaluation.measuring import Choices
 from gmcam.evaluation.metrics import (

@@ -192,11 +192,15 @@ def _measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[
             "pointing": metrics.points_inside(maps, boxes, choices.tolerance),
         }
         if masks is not None and others is not None:
+            # An empty map lies nowhere: it must not leave the mean, as an undefined share would.
+            inside = metrics.share_inside(maps, masks, counts).masked_fill(result.empty, 0)
+            trace = metrics.share_inside(maps, others, counts).masked_fill(result.empty, 0)
             values["dice"] = metrics.dice(maps, masks, counts, choices.threshold)
             values["iou"] = metrics.iou(maps, masks, counts, choices.threshold)
-            # An empty map lies nowhere: it must not leave the mean, as an undefined share would.
-            values["inside"] = metrics.share_inside(maps, masks, counts).masked_fill(result.empty, 0)
-            values["trace"] = metrics.share_inside(maps, others, counts).masked_fill(result.empty, 0)
+            values |= {"inside": inside, "trace": trace}
+            unknown = ~(masks & counts).any(1).any(1)  # a class of which the dataset has boxes alone
+            for name in ("dice", "iou", "inside", "trace"):
+                values[name] = values[name].masked_fill(unknown, torch.nan)
         if choices.pixels:
             both = curves(network, inputs, targets, maps, pixels=choices.pixels, chunk_size=2 * choices.batch)
             values["insertion"] = both.insertion_area

@@ -60,11 +60,16 @@ class Totals:
 
 
 def interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 95 % interval, the percentiles of rows 1 … of ``means`` (1 + replicates, …)."""
-    known = ~np.isnan(means[1:]).all(0)
-    low, high = (np.full(means.shape[1:], np.nan) for _ in range(2))
-    low[known], high[known] = np.nanpercentile(means[1:][:, known], [2.5, 97.5], axis=0)
-    return low, high
+    """Ends of the 95 % interval: the percentiles of rows 1 … of ``means`` (1 + replicates, …).
+
+    NaN where over a fortieth of the replicates have nothing to count: there are then three pictures or
+    fewer, of which no resampling can tell how much they would vary.
+    """
+    known = np.isnan(means[1:]).mean(0) <= 0.025
+    ends = np.full((2, *means.shape[1:]), np.nan)
+    if known.any():
+        ends[:, known] = np.nanpercentile(means[1:][:, known], [2.5, 97.5], axis=0)
+    return ends[0], ends[1]
 
 
 def _weights(picture: str, rows: int) -> np.ndarray:

@@ -1,0 +1,396 @@
+"""Runs that are stopped, torn, contested or misnamed, and the tables that come of them."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import gmcam
+from gmcam.evaluation import (
+    METRICS,
+    Choices,
+    Run,
+    differences,
+    evaluate,
+    measuring,
+    runs,
+    status,
+    summary,
+    table,
+)
+from gmcam.evaluation.runs import SCHEMA
+
+TWO = Choices(methods=("grad_cam", "gmcam"), pixels=64, batch=4)
+ROOT = Path(__file__).parents[2]
+
+
+def records(run):
+    return pd.concat([block.to_pandas() for block in run.blocks()], ignore_index=True)
+
+
+def blocks(folder):
+    return {path.name: path.stat().st_mtime_ns for path in (Path(folder) / "records").iterdir()}
+
+
+@pytest.fixture
+def whole(colour_network, squares_dataset, tmp_path):
+    """A finished run over ten pictures, three blocks."""
+    return evaluate(colour_network, squares_dataset(10), TWO, tmp_path / "whole")
+
+
+def test_a_run_has_a_row_per_picture_class_and_method_in_order(whole):
+    rows = records(whole)
+    assert list(rows.columns) == SCHEMA.names
+    assert rows["picture"].drop_duplicates().tolist() == [f"squares {i}" for i in range(10)]
+    assert len(rows) == 10 * 2 * 2
+    assert set(rows["status"]) == {"measured"}
+    assert status(whole) == {"measured": 10, "unreadable": 0, "no class": 0, "failed": 0}
+
+
+def test_the_description_says_what_was_chosen_and_with_what(whole):
+    description = Run.open(whole.folder).description
+    assert description["arguments"] == {**TWO.values(), "methods": ["grad_cam", "gmcam"], "layer": "relu"}
+    assert description["dataset"]["pictures"] == 10
+    assert len(description["network"]["sha256"]) == 64
+    assert description["versions"]["gmcam"] == gmcam.__version__
+
+
+def test_the_summary_is_the_mean_of_the_records(whole):
+    rows = records(whole)
+    for row in summary(whole).itertuples():
+        values = rows.loc[rows["method"] == row.method, row.metric]
+        assert row.value == pytest.approx(values.mean())
+        assert row.count == values.notna().sum() == 20
+        assert row.low <= row.value <= row.high
+    assert list(dict.fromkeys(summary(whole)["metric"])) == list(METRICS)
+
+
+def test_the_mean_of_classes_counts_each_class_once(whole):
+    rows = records(whole)
+    found = summary(whole, mean="class").set_index(["method", "metric"])["value"]
+    expected = rows[rows["method"] == "gmcam"].groupby("label")["dice"].mean().mean()
+    assert found["gmcam", "dice"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="micro or class, not 'macro'"):
+        summary(whole, mean="macro")
+
+
+def test_differences_are_paired(whole):
+    rows = records(whole).pivot(index=["picture", "label"], columns="method", values="inside")
+    found = differences(whole, "gmcam").set_index(["method", "metric"]).loc[("grad_cam", "inside")]
+    paired = rows["grad_cam"] - rows["gmcam"]
+    assert found["value"] == pytest.approx(paired.mean())
+    # The same picture weighs alike in both, so the interval is that of the differences, which vary little.
+    apart = summary(whole).set_index(["method", "metric"]).loc[("gmcam", "inside")]
+    assert found["high"] - found["low"] < 0.8 * (apart["high"] - apart["low"])
+    with pytest.raises(ValueError, match="compares grad_cam, gmcam, not 'cam'"):
+        differences(whole, "cam")
+
+
+def test_tables_are_written_to_be_read_by_people_and_programs(whole):
+    folder = whole.folder / "tables"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f"{name}.{kind}" for name in ("summary", "differences-from-gmcam") for kind in ("csv", "md", "tex")
+    )
+    read = pd.read_csv(folder / "summary.csv")
+    pd.testing.assert_frame_equal(read, summary(whole), check_dtype=False)
+    value = summary(whole).query("method == 'gmcam' and metric == 'dice'").iloc[0]
+    words = f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+    for kind in ("md", "tex"):
+        text = (folder / f"summary.{kind}").read_text()
+        assert words in text and "Grad-CAM" in text and "Dice ↑" in text
+    assert table(summary(whole)).loc["GMCAM", "Dice ↑"] == words
+
+
+def test_a_finished_run_is_not_computed_again(whole, colour_network, squares_dataset, monkeypatch):
+    before = blocks(whole.folder)
+
+    def never(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("gmcam.evaluation.evaluating.measure", never)
+    evaluate(colour_network, squares_dataset(10), TWO, whole.folder)
+    assert blocks(whole.folder) == before
+
+
+def test_an_interrupted_run_is_continued_where_it_stopped(whole, colour_network, squares_dataset, tmp_path):
+    plain = squares_dataset(1).read
+
+    def interrupted(index):
+        if index == 8:
+            raise KeyboardInterrupt
+        return plain(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(colour_network, squares_dataset(10, interrupted), TWO, tmp_path / "stopped")
+    finished = blocks(tmp_path / "stopped")
+    assert 0 < len(finished) < 3
+    run = evaluate(colour_network, squares_dataset(10), TWO, tmp_path / "stopped")
+    assert {name: blocks(run.folder)[name] for name in finished} == finished
+    pd.testing.assert_frame_equal(records(run), records(whole), check_exact=True)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other pictures"])
+def test_a_torn_block_is_told_of_and_computed_again(damage, whole, colour_network, squares_dataset, recwarn):
+    expected = records(whole)
+    path = sorted((whole.folder / "records").iterdir())[1]
+    data = path.read_bytes()
+    middle = data.index(b"squares 4") + 5
+    damaged = {
+        "cut": data[:-20],
+        "flipped": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+        "empty": b"",
+        "other pictures": sorted((whole.folder / "records").iterdir())[0].read_bytes(),
+    }
+    path.write_bytes(damaged[damage])
+    run = evaluate(colour_network, squares_dataset(10), TWO, whole.folder)
+    told = [
+        str(warning.message) for warning in recwarn if "is torn and computed again" in str(warning.message)
+    ]
+    assert len(told) == (damage != "other pictures")
+    pd.testing.assert_frame_equal(records(run), expected, check_exact=True)
+
+
+def test_pictures_that_cannot_be_read_or_have_no_class_are_counted(colour_network, squares_dataset, tmp_path):
+    plain = squares_dataset(1).read
+
+    def read(index):
+        if index == 1:
+            raise ValueError("squares 1 is not a picture")
+        if index == 2:
+            raise OSError(5, "Input/output error")
+        record = plain(index)
+        return gmcam.images.Record(record.name, record.image, ()) if index == 5 else record
+
+    run = evaluate(colour_network, squares_dataset(6, read), TWO, tmp_path / "run")
+    assert status(run) == {"measured": 3, "unreadable": 2, "no class": 1, "failed": 0}
+    rows = records(run).set_index("picture")
+    assert rows.loc["squares 1", "error"] == "squares 1 is not a picture"
+    assert "Input/output error" in rows.loc["squares 2", "error"]
+    assert summary(run)["count"].unique().tolist() == [6]
+
+
+def test_a_picture_that_fails_alone_leaves_the_others_of_its_block(
+    colour_network, squares_dataset, tmp_path, monkeypatch
+):
+    measure = measuring.measure
+
+    def failing(network, cases, choices):
+        if any(case.picture == "squares 1" for case in cases):
+            raise ValueError("the gradients at layer 'relu' are not finite")
+        return measure(network, cases, choices)
+
+    monkeypatch.setattr("gmcam.evaluation.evaluating.measure", failing)
+    run = evaluate(colour_network, squares_dataset(4), TWO, tmp_path / "run")
+    assert status(run) == {"measured": 3, "unreadable": 0, "no class": 0, "failed": 1}
+    assert records(run).set_index("picture").loc["squares 1", "error"].endswith("not finite")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"zone": "hard"}, "a run with zone 'soft', not 'hard'"),
+        ({"threshold": 0.4}, "a run with threshold 0.5, not 0.4"),
+        ({"methods": ("gmcam",)}, r"methods \['grad_cam', 'gmcam'\], not \['gmcam'\]"),
+        ({"layer": "maps"}, "layer 'relu', not 'maps'"),
+    ],
+)
+def test_other_arguments_on_the_same_folder_are_refused(change, says, whole, colour_network, squares_dataset):
+    before = blocks(whole.folder)
+    choices = Choices(**{**TWO.values(), **change})
+    with pytest.raises(ValueError, match=says):
+        evaluate(colour_network, squares_dataset(10), choices, whole.folder)
+    assert blocks(whole.folder) == before
+
+
+def test_other_pictures_and_other_weights_are_refused(whole, colour_network, squares_dataset):
+    with pytest.raises(ValueError, match="a run with pictures 10, not 9"):
+        evaluate(colour_network, squares_dataset(9), TWO, whole.folder)
+    colour_network.module.fc.weight.data += 1
+    with pytest.raises(ValueError, match="a run with sha256"):
+        evaluate(colour_network, squares_dataset(10), TWO, whole.folder)
+
+
+def test_a_method_that_cannot_serve_is_refused_before_anything_is_written(
+    colour_network, squares_dataset, tmp_path
+):
+    with pytest.raises(ValueError, match="without height and width"):
+        evaluate(colour_network, squares_dataset(4), Choices(("grad_cam",), layer="fc"), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] in ([], ["lock"])
+
+
+def test_a_folder_of_something_else_is_left_alone(colour_network, squares_dataset, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds other files and no run"):
+        evaluate(colour_network, squares_dataset(4), TWO, tmp_path)
+    with pytest.raises(ValueError, match="holds no run"):
+        Run.open(tmp_path)
+    with pytest.raises(ValueError, match="squares holds no picture"):
+        evaluate(colour_network, squares_dataset(0), TWO, tmp_path / "new")
+    with pytest.raises(ValueError, match=r"letter\.txt/run cannot be written"):
+        evaluate(colour_network, squares_dataset(4), TWO, tmp_path / "letter.txt" / "run")
+
+
+def test_two_processes_on_one_folder_one_is_refused(colour_network, squares_dataset, tmp_path):
+    started, refused = threading.Event(), threading.Event()
+    plain = squares_dataset(1).read
+
+    def slow(index):
+        started.set()
+        refused.wait(20)
+        return plain(index)
+
+    work = threading.Thread(
+        target=evaluate, args=(colour_network, squares_dataset(4, slow), TWO, tmp_path / "run")
+    )
+    work.start()
+    assert started.wait(20)
+    with pytest.raises(ValueError, match="another process works on"):
+        evaluate(colour_network, squares_dataset(4), TWO, tmp_path / "run")
+    refused.set()
+    work.join()
+    assert status(Run.open(tmp_path / "run"))["measured"] == 4
+
+
+def test_a_full_disk_keeps_what_is_finished(whole, colour_network, squares_dataset, tmp_path):
+    """The kernel itself cuts the third block's file short: no file may grow beyond the limit."""
+    sizes = sorted(path.stat().st_size for path in (whole.folder / "records").iterdir())
+    written = []
+    write = runs.write_block
+
+    def limited(folder, block, rows):
+        if block == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[0] // 2, before[1]))
+        write(folder, block, rows)
+        written.append(block)
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    folder = tmp_path / "full"
+    try:
+        runs.write_block = limited
+        with pytest.raises(ValueError, match=r"full cannot be written \(.*\); what is finished is kept"):
+            evaluate(colour_network, squares_dataset(10), TWO, folder)
+    finally:
+        runs.write_block = write
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert written == [0, 1]
+    assert sorted(blocks(folder)) == ["block-000000.parquet", "block-000001.parquet"]
+    run = evaluate(colour_network, squares_dataset(10), TWO, folder)
+    pd.testing.assert_frame_equal(records(run), records(whole), check_exact=True)
+
+
+KILLED = textwrap.dedent("""
+    import os, random, shutil, sys, time
+    import torch
+    from gmcam.__main__ import main
+
+    torch.set_num_threads(1)
+    times, arguments = int(sys.argv[1]), sys.argv[2:]
+    chance = random.Random(0)
+    kills = 0
+    while kills < times:
+        child = os.fork()
+        if not child:
+            os._exit(main(arguments))
+        end = time.monotonic() + chance.uniform(0.02, 0.8)
+        ended = 0
+        while time.monotonic() < end and not ended:
+            ended, _ = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.005)
+        if ended:  # it was done before it could be killed: from the start
+            shutil.rmtree(arguments[-1])
+        else:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+            kills += 1
+    print(kills, "kills,", len(os.listdir(arguments[-1] + "/records")), "blocks", flush=True)
+    sys.exit(main(arguments))
+""")
+
+
+def command(*arguments, out, limit=12):
+    dataset = ["--dataset", "collage", "--limit", str(limit), "--batch", "2", "--pixels", "4096"]
+    return ["evaluate", *dataset, "--methods", "grad_cam,gmcam", "--out", str(out), *arguments]
+
+
+def environment(**more):
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run by the command line that nobody disturbed."""
+    out = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    done = subprocess.run(
+        [sys.executable, "-m", "gmcam", *command(out=out)], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("12 measured, 0 unreadable") and f"wrote {out}" in done.stdout
+    assert (out / "figures" / "summary.png").stat().st_size > 10_000
+    return Run.open(out)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twenty_times_ends_as_one_that_was_not(uninterrupted, tmp_path):
+    out = tmp_path / "killed"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, "20", *command(out=out)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("20 kills, ")
+    pd.testing.assert_frame_equal(records(Run.open(out)), records(uninterrupted), check_exact=True)
+    for name in ("summary.csv", "differences-from-gmcam.md"):
+        assert (out / "tables" / name).read_text() == (uninterrupted.folder / "tables" / name).read_text()
+    assert not [path for path in out.rglob("*") if path.name.startswith(".unfinished")]
+
+
+def torchrun(*arguments, ranks=2):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    return subprocess.run(
+        [*launch, "-m", "gmcam", *arguments], env=environment(), capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_records_and_tables_of_one(uninterrupted, tmp_path):
+    out = tmp_path / "shared"
+    done = torchrun(*command(out=out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("wrote ") == 1  # rank 0 alone speaks
+    pd.testing.assert_frame_equal(records(Run.open(out)), records(uninterrupted), check_exact=True)
+    assert (out / "tables" / "summary.csv").read_text() == (
+        uninterrupted.folder / "tables" / "summary.csv"
+    ).read_text()
+
+
+@pytest.mark.slow
+def test_what_a_dead_rank_left_is_done_by_the_next_run(uninterrupted, tmp_path):
+    out = tmp_path / "dead"
+    done = torchrun(*command(out=out))
+    assert done.returncode == 0, done.stderr[-2000:]
+    for path in sorted((out / "records").iterdir())[1::2]:  # rank 1's blocks, as if it had died at once
+        path.unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "gmcam", *command(out=out)], env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    pd.testing.assert_frame_equal(records(Run.open(out)), records(uninterrupted), check_exact=True)
+
+
+@pytest.mark.slow
+def test_a_complaint_reaches_every_rank(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    done = torchrun(*command(out=tmp_path))
+    assert done.returncode != 0
+    assert done.stderr.count(f"gmcam: {tmp_path} holds other files and no run") >= 1
