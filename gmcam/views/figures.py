@@ -115,8 +115,8 @@ def grid(
 ) -> Picture:
     """Side by side: pictures, (H, W, 3) arrays, and (h, w) maps, which share one colour scale.
 
-    ``titles``: of the panels, or of the first row's. ``rows``: a name for each row. ``bar``: label of
-    the colour bar, which stands for the maps' values, or for 0 to 1 where panels come from
+    ``titles``: of the panels in order, as far as they go. ``rows``: a name for each row. ``bar``: label
+    of the colour bar, which stands for the maps' values, or for 0 to 1 where panels come from
     ``overlay``.
     """
     arrays = [
@@ -127,7 +127,7 @@ def grid(
     lines = -(-len(panels) // columns)
     maps = [array for array in arrays if array.ndim == 2]
     side = min(_PANEL, _WIDTH / columns)
-    height = lines * side + 0.45 * (1 if rows else lines) * bool(titles)
+    height = lines * side + 0.45 * -(-len(titles) // columns)
     figure = Picture(
         figsize=(columns * side + 0.9 * bool(bar or maps), height), dpi=_DPI, layout="constrained"
     )

@@ -130,6 +130,16 @@ def test_a_grid_has_as_many_lines_as_it_needs(count, columns, shape):
     assert sum(bool(ax.images) for ax in figure.axes) == count
 
 
+def test_every_panel_of_a_grid_may_have_a_title_and_each_titled_line_has_room_for_it():
+    panels, rows = [np.zeros((2, 2, 3), np.uint8)] * 6, ["x", "y"]
+    none, first, every = (grid(panels, list("abcdef")[:n], columns=3, rows=rows) for n in (0, 3, 6))
+    assert [ax.get_title() for ax in every.axes] == list("abcdef")
+    assert [ax.get_title() for ax in first.axes] == [*"abc", "", "", ""]
+    heights = [figure.get_figheight() for figure in (none, first, every)]
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1])
+    assert heights[1] - heights[0] > 0.4  # two lines of ten points and some air
+
+
 def test_a_grid_takes_pictures_arrays_and_tensors():
     tensor = torch.tensor([[0.0, 2.0]], dtype=torch.bfloat16, requires_grad=True)
     figure = grid([PICTURE, np.asarray(PICTURE), tensor], ["a", "b", "c"])
