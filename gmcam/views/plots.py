@@ -1,0 +1,91 @@
+"""Line charts, beside pictures where they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.category import StrCategoryFormatter
+from PIL import Image
+
+from gmcam.views.figures import INK, Picture
+
+# Okabe and Ito's colours, which all common colour blindnesses tell apart; the dashes tell them twice.
+LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
+_DASHES = ("-", "--", "-.", (0, (1.2, 0.9)))
+_WIDTH, _HEIGHT, _DPI = 9.2, 2.5, 144  # inches: all columns, one row
+
+Line = tuple[Any, Any]
+
+
+def charts(
+    panels: Sequence[Image.Image | np.ndarray | Mapping[str, Line]],
+    titles: Sequence[str] = (),
+    columns: int = 2,
+    x: str = "",
+    y: str = "",
+) -> Picture:
+    """Charts of lines, and pictures, side by side.
+
+    A chart maps names to lines (x values, y values); x values may be words. A name has one look in all
+    charts and stands in one legend. The vertical axis is the same everywhere: from 0, or the lowest
+    value if that is below, to 1, or the highest value if that is above. NaN leaves a gap. ``x`` and
+    ``y`` name the axes. Raises ``ValueError`` without a chart.
+    """
+    drawn = [panel for panel in panels if isinstance(panel, Mapping)]
+    if not drawn:
+        raise ValueError("charts needs at least one panel that maps names to lines")
+    names = list(dict.fromkeys(name for panel in drawn for name in panel))
+    looks = {name: _look(index) for index, name in enumerate(names)}
+    values = np.concatenate([np.ravel(line[1]) for panel in drawn for line in panel.values()])
+    low, high = min(0.0, np.nanmin(values)), max(1.0, np.nanmax(values))
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Picture(figsize=(_WIDTH, rows * _HEIGHT + 0.4), dpi=_DPI, layout="constrained")
+    # A column of pictures alone is narrower.
+    widths = [0.7 + 0.3 * any(isinstance(one, Mapping) for one in panels[c::columns]) for c in range(columns)]
+    axes = figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
+    for index, ax in enumerate(axes.flat):
+        panel = panels[index] if index < len(panels) else None
+        if isinstance(panel, Mapping):
+            for name, (across, up) in panel.items():
+                ax.plot(np.asarray(across), np.asarray(up), label=name, **looks[name])
+            ax.set_ylim(low - 0.02 * (high - low), high + 0.02 * (high - low))
+            leftmost = not any(isinstance(one, Mapping) for one in panels[index - index % columns : index])
+            _label(ax, x if index + columns >= len(panels) else "", y if leftmost else "")
+        else:
+            ax.set_axis_off()
+            if panel is not None:
+                ax.imshow(np.asarray(panel), interpolation="antialiased")
+        ax.set_title(titles[index] if index < len(titles) else "", fontsize=10, color=INK, pad=5)
+    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
+    figure.legend(
+        lines.values(),
+        lines.keys(),
+        loc="outside lower center",
+        ncols=min(len(lines), 6),
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        handlelength=3,
+    )
+    return figure
+
+
+def _look(index: int) -> dict[str, Any]:
+    colour, dash = LINE_COLOURS[index % len(LINE_COLOURS)], _DASHES[index % len(_DASHES)]
+    return {"color": colour, "linestyle": dash, "linewidth": 1.8}
+
+
+def _label(ax: Axes, x: str, y: str) -> None:
+    ax.grid(True, color="#dddddd", linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#888888")
+    ax.tick_params(labelsize=8, colors=INK, length=2)
+    if isinstance(ax.xaxis.get_major_formatter(), StrCategoryFormatter):
+        for word in ax.get_xticklabels():
+            word.set(rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_xlabel(x, fontsize=9, color=INK)
+    ax.set_ylabel(y, fontsize=9, color=INK)
