@@ -284,3 +284,41 @@ def test_a_reader_of_a_pipe_who_has_seen_enough_hears_no_complaint(tmp_path):
     done = as_a_command("methods", cwd=tmp_path, stdout=writer)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_evaluate_prints_the_table_and_fills_the_folder(desk, capsys):
+    arguments = ["--dataset", "collage", "--limit", "3", "--methods", "grad_cam,gmcam", "--pixels", "0"]
+    assert main(["evaluate", *arguments, "--out", "run"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("3 measured, 0 unreadable, 0 no class, 0 failed\n")
+    assert printed.endswith("wrote run\n")
+    assert "Pointing game ↑" in printed and "GMCAM" in printed
+    with Image.open("run/figures/summary.png") as chart:
+        assert chart.width > FIGURE_SIZE
+    assert main(["evaluate", *arguments, "--out", "run"]) == 0  # continued, and done already
+    assert capsys.readouterr().out == printed
+
+
+BAD_EVALUATIONS = {
+    "unknown dataset": (["--dataset", "cifar"], "no dataset is called 'cifar'"),
+    "no root": (["--dataset", "voc"], "voc is read from disk, so give its root"),
+    "missing root": (["--dataset", "coco", "--root", "no"], "there is no folder no/annotations"),
+    "wrong layout": (["--dataset", "voc", "--root", "folder.png"], "VOCdevkit/VOC2012"),
+    "no picture": (["--limit", "0"], "one picture or more, not to 0"),
+    "unknown method": (["--methods", "grad_cam,gradcam"], "no method is called 'gradcam'"),
+    "no method": (["--methods", ""], "no method is called ''"),
+    "unknown zone": (["--zone", "firm"], "soft or hard, not 'firm'"),
+    "threshold of nothing": (["--threshold", "0"], "above 0 and up to 1, not at 0.0"),
+    "unknown layer": (["--layer", "stage9"], "no layer is called 'stage9'"),
+    "unknown network": (["--network", "resnet51"], "no network is called 'resnet51'"),
+    "no thread to read": (["--readers", "0"], "at least one thread reads pictures, not 0"),
+    "output is a file": (["--out", "cat.png"], "cat.png cannot be written"),
+    "output of something else": (["--out", "."], ". holds other files and no run"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_EVALUATIONS.values(), ids=BAD_EVALUATIONS)
+def test_an_evaluation_that_cannot_be_is_refused_in_one_line(arguments, message, desk, capsys):
+    plain = ["--dataset", "collage", "--limit", "2", "--methods", "grad_cam", "--out", "run"]
+    assert_refused(main(["evaluate", *plain, *arguments]), capsys, message)
+    assert not Path("run/run.json").exists()

@@ -11,7 +11,6 @@ import gmcam
 from gmcam.evaluation import Choices, metrics
 from gmcam.evaluation.measuring import cases_of, fitted, measure
 from gmcam.images import Record, Truth
-from gmcam.networks import Preprocessing
 
 GROUPS = {"red": (0,), "green": (1,), "blue": (2,)}
 
@@ -93,21 +92,6 @@ def test_a_class_without_masks_or_boxes_has_no_such_metric(colour_network, squar
     row = rows_of(colour_network, Record("p", squares_dataset(1).read(0).image, (Truth("red"),)))[0]
     assert "dice" not in row and np.isnan(row["pointing"])
     assert row["salience_drop"] >= 0
-
-
-def test_crop_and_squash_place_pictures_masks_and_boxes_alike():
-    mask = np.zeros((40, 80), bool)
-    mask[10:30, 20:30] = True  # rows 10 to 30, columns 20 to 30
-    boxes = np.array([[20.0, 10, 30, 30], [0, 0, 10, 40]])
-    squash = Preprocessing(20, 20, squash=True)
-    assert squash.place_boxes(boxes, (80, 40)).tolist() == [[5, 5, 7.5, 15], [0, 0, 2.5, 20]]
-    crop = Preprocessing(20, 10)  # 80 × 40 becomes 40 × 20, of which columns 15 to 25 and rows 5 to 15 stay
-    assert crop.place_boxes(boxes, (80, 40)).tolist() == [[0, 0, 0, 10], [0, 0, 0, 10]]
-    for preprocess in (squash, Preprocessing(20, 20)):
-        placed = preprocess.place_mask(mask)
-        shown = preprocess(gmcam.open_picture(np.where(mask, 1.0, 0.0)))[0] > 0
-        assert placed.shape == (20, 20)
-        assert (placed != shown).float().mean() < 0.06  # at most the border of the mask differs
 
 
 def test_a_preprocessing_of_unknown_geometry_is_refused():

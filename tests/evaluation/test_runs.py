@@ -225,6 +225,13 @@ def test_a_method_that_cannot_serve_is_refused_before_anything_is_written(
     assert [path.name for path in (tmp_path / "run").iterdir()] in ([], ["lock"])
 
 
+def test_a_network_without_the_datasets_classes_is_refused(colour_network, squares_dataset, tmp_path):
+    colour_network.classes = ("cyan", "magenta", "yellow")
+    with pytest.raises(ValueError, match=r"none of the dataset's classes \(red, green, blue\)"):
+        evaluate(colour_network, squares_dataset(4), TWO, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(colour_network, squares_dataset, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="holds other files and no run"):

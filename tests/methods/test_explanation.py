@@ -350,3 +350,42 @@ def test_a_module_without_convolutions_has_no_default_layer(pictures):
     module = nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).double()
     with pytest.raises(ValueError, match="no convolutional layer"):
         gmcam.explain(Network(module, input_shape=(3, 8, 8)), pictures, 0)
+
+
+SHARED = ["eigen_cam", "grad_cam", "full_grad", "gmcam", "captum.saliency", "ablation_cam"]
+
+
+def test_methods_compared_are_methods_explained(network, scene):
+    targets = ["cat", "cup"]
+    for result in gmcam.methods.compare(network, scene.image, targets, methods=SHARED, layer="32x32"):
+        alone = gmcam.explain(
+            network,
+            scene.image,
+            targets,
+            method=result.method,
+            layer=None if METHODS[result.method].keeps else "32x32",
+        )
+        assert (result.layer, result.method) == (alone.layer, alone.method)
+        assert torch.allclose(result.raw, alone.raw, atol=1e-5 * alone.raw.abs().max())
+        assert torch.equal(result.target, alone.target)
+
+
+def test_methods_of_a_layer_share_one_pass(network, scene):
+    ran = []
+    hook = network.module.register_forward_hook(lambda *_: ran.append(1))
+    try:
+        gmcam.methods.compare(
+            network, scene.image, "cat", methods=["eigen_cam", "grad_cam", "gmcam", "hires_cam"]
+        )
+        assert len(ran) == 1
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("methods", "says"),
+    [([], "the list of methods is empty"), (["grad_cam", "gradcam"], "no method is called 'gradcam'")],
+)
+def test_what_cannot_be_compared_is_refused(methods, says, network, scene):
+    with pytest.raises(ValueError, match=says):
+        gmcam.methods.compare(network, scene.image, "cat", methods=methods)

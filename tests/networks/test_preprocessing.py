@@ -86,3 +86,42 @@ def test_restored_colours_keep_their_type_and_stay_between_zero_and_one(dtype):
 def test_a_picture_too_slender_to_be_resized_is_refused():
     with pytest.raises(ValueError, match="30000 × 1 pixels is too slender"):
         Preprocessing(256, 224)(Image.new("RGB", (30000, 1)))
+
+
+def test_crop_and_squash_place_pictures_masks_and_boxes_alike():
+    mask = np.zeros((40, 80), bool)
+    mask[10:30, 20:30] = True  # rows 10 to 30, columns 20 to 30
+    boxes = np.array([[20.0, 10, 30, 30], [0, 0, 10, 40]])
+    squash = Preprocessing(20, 20, squash=True)
+    assert squash.place_boxes(boxes, (80, 40)).tolist() == [[5, 5, 7.5, 15], [0, 0, 2.5, 20]]
+    crop = Preprocessing(20, 10)  # 80 × 40 becomes 40 × 20, of which columns 15 to 25 and rows 5 to 15 stay
+    assert crop.place_boxes(boxes, (80, 40)).tolist() == [[0, 0, 0, 10], [0, 0, 0, 10]]
+    for preprocess in (squash, Preprocessing(20, 20)):
+        placed = preprocess.place_mask(mask)
+        shown = preprocess(Image.fromarray(mask.astype(np.uint8) * 255).convert("RGB"))[0] > 0
+        assert placed.shape == (20, 20)
+        assert (placed != shown).float().mean() < 0.06  # at most the border of the mask differs
+
+
+@pytest.mark.parametrize("squash", [True, False])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_box_lies_where_its_mask_lies(size, squash):
+    preprocess = Preprocessing(64, 48, squash=squash)
+    box = np.array([size[0] // 4, size[1] // 4, 3 * size[0] // 4, 3 * size[1] // 4])
+    mask = np.zeros(size[::-1], bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    rows, columns = torch.where(preprocess.place_mask(mask))
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    # The nearest pixel is within half a pixel of the input, or of the picture where that is coarser.
+    step = max(1.0, 48 / min(size)) / 2 + 1e-4
+    placed = preprocess.place_boxes(box[None], size)[0]
+    assert (placed - torch.tensor(found)).abs().max() <= step
+
+
+def test_a_squashed_picture_is_seen_whole():
+    preprocess = Preprocessing(64, 48, squash=True)
+    picture = gradient((97, 40))
+    assert preprocess.view(picture) is picture
+    seen = preprocess.restore(preprocess(picture)[None])[0]
+    assert seen.shape == (3, 48, 48)
+    assert seen[0, :, 0].max() < 0.05 and seen[0, :, -1].min() > 0.95

@@ -1,0 +1,32 @@
+import pandas as pd
+import pytest
+
+from gmcam.evaluation import METRICS
+from gmcam.views.charts import intervals
+
+
+def rows(*metrics):
+    values = [(m, metric, 0.5, 0.4, 0.7, 9) for metric in metrics for m in ("grad_cam", "mine")]
+    return pd.DataFrame(values, columns=["method", "metric", "value", "low", "high", "count"])
+
+
+def test_a_panel_per_metric_and_a_line_per_method():
+    figure = intervals(rows("dice", "salience_drop", "iou", "inside", "trace"))
+    shown = [ax for ax in figure.axes if ax.axison]
+    # In the order of the article, whatever the order of the rows.
+    expected = [name for name in METRICS if name in ("dice", "salience_drop", "iou", "inside", "trace")]
+    assert [ax.get_title() for ax in shown] == [" ".join(METRICS[name]) for name in expected]
+    assert [label.get_text() for label in shown[0].get_yticklabels()] == ["mine", "Grad-CAM"]
+    (dots,) = [line for line in shown[0].lines if line.get_marker() == "o"]
+    assert dots.get_xdata().tolist() == [0.5, 0.5]
+    assert shown[0].collections[0].get_segments()[0][:, 0].tolist() == [0.4, 0.7]
+
+
+def test_zero_is_marked_where_it_is_asked_for():
+    counts = [len(intervals(rows("dice"), zero=zero).axes[0].lines) for zero in (False, True)]
+    assert counts == [1, 2]
+
+
+def test_nothing_cannot_be_drawn():
+    with pytest.raises(ValueError, match="no rows"):
+        intervals(rows())
