@@ -247,7 +247,7 @@ def deep_lift(query: Query) -> Tensor:
     """ReLU(Σ_c (x_c − 0) ⊙ m_c), with m DeepLIFT's multipliers (rescale rule).
 
     The products add up to the difference from the score of the zero input, but for Captum's rule for
-    max pooling, which loses some of it.
+    max pooling, which may lose some of it.
     """
     from captum.attr import DeepLift
 

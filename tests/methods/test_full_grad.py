@@ -32,7 +32,7 @@ def with_random_statistics(module):
     return module.double().eval()
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", *gmcam.EMBEDDED])
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "mobilenet_v2", *gmcam.EMBEDDED])
 def test_terms_add_up_to_the_logit(name):
     if name in gmcam.EMBEDDED:
         network = gmcam.load(name)

@@ -120,9 +120,10 @@ MEDIUM = served("squeezenet1_0", "mobilenet_v2", "densenet121")
 LARGE = served("resnet50", "vgg16", marks=pytest.mark.slow)  # more than a minute together
 
 
+@pytest.mark.parametrize("other_half", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "method"), MEDIUM + LARGE)
-def test_torchvisions_networks_alone_and_in_batches(name, method):
-    trainable = len(name + method) % 2 == 0
+def test_torchvisions_networks_alone_and_in_batches(name, method, other_half):
+    trainable = (len(name + method) % 2 == 0) != other_half
     together = explained(name, method, [0, 1, 2], trainable)
     assert not together.empty.all()
     alone = explained(name, method, [1], not trainable)

@@ -256,7 +256,7 @@ def test_the_size_of_a_chunk_changes_nothing_and_is_never_exceeded(sparse, pictu
     assert max(watch.counts) == min(chunk_size, 5)
 
 
-@BOTH
+@pytest.mark.parametrize("name", ["score_cam", "ablation_cam", "captum.occlusion"])
 def test_no_graph_is_built(sparse, pictures, name):
     watch = Watch()
     module = nn.Sequential(watch, sparse, watch).train()
