@@ -8,16 +8,17 @@ from gmcam.evaluation.metrics import METRICS
 from gmcam.methods import METHODS
 from gmcam.views.figures import INK, Picture
 
-_BLUE = "#1f5fa8"
+_BLUE, _ORANGE = "#0072B2", "#D55E00"
 _COLUMNS = 4
 
 
-def intervals(summary: pd.DataFrame, zero: bool = False) -> Picture:
+def intervals(summary: pd.DataFrame, zero: bool = False, beside: pd.DataFrame | None = None) -> Picture:
     """A panel for each metric, a line in it for each method: the value and its 95 % interval.
 
     ``summary``: rows as ``gmcam.evaluation.summary`` or ``differences`` gives them. The arrow in a
-    panel's title says which end is the good one. ``zero``: mark zero, for differences. Raises
-    ``ValueError`` for a summary without rows.
+    panel's title says which end is the good one. ``zero``: mark zero, for differences. ``beside``: rows
+    of other values, by ``method`` and ``metric``, that are drawn as diamonds. Raises ``ValueError`` for
+    a summary without rows.
     """
     metrics = [name for name in METRICS if name in set(summary["metric"])]
     if not metrics:
@@ -39,6 +40,9 @@ def intervals(summary: pd.DataFrame, zero: bool = False) -> Picture:
             ax.axvline(0, color="#999999", linewidth=0.8)
         ax.hlines(places, rows["low"], rows["high"], color=_BLUE, linewidth=1.6, alpha=0.5)
         ax.plot(rows["value"], places, "o", color=_BLUE, markersize=4.5)
+        if beside is not None:
+            others = beside[beside["metric"] == metrics[index]].set_index("method").reindex(methods)
+            ax.plot(others["value"], places, "D", color=_ORANGE, markersize=4.5, fillstyle="none")
         ax.set_title(" ".join(METRICS[metrics[index]]), fontsize=10, color=INK)
         ax.set_yticks(places, [METHODS[name].title if name in METHODS else name for name in methods])
         ax.tick_params(labelsize=8.5, colors=INK, length=2)

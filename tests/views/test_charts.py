@@ -27,6 +27,14 @@ def test_zero_is_marked_where_it_is_asked_for():
     assert counts == [1, 2]
 
 
+def test_other_values_stand_beside_where_there_are_some():
+    other = pd.DataFrame([("grad_cam", "dice", 0.9)], columns=["method", "metric", "value"])
+    dice, iou = intervals(rows("dice", "iou"), beside=other).axes[:2]
+    (diamonds,) = [line for line in dice.lines if line.get_marker() == "D"]
+    assert diamonds.get_xdata()[1] == 0.9 and pd.isna(diamonds.get_xdata()[0])  # the methods from below
+    assert all(pd.isna(line.get_xdata()).all() for line in iou.lines if line.get_marker() == "D")
+
+
 def test_nothing_cannot_be_drawn():
     with pytest.raises(ValueError, match="no rows"):
         intervals(rows())
