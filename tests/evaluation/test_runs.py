@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ from gmcam.evaluation import (
     Run,
     differences,
     evaluate,
+    evaluating,
     measuring,
     runs,
     status,
@@ -242,6 +244,26 @@ def test_a_folder_of_something_else_is_left_alone(colour_network, squares_datase
         evaluate(colour_network, squares_dataset(0), TWO, tmp_path / "new")
     with pytest.raises(ValueError, match=r"letter\.txt/run cannot be written"):
         evaluate(colour_network, squares_dataset(4), TWO, tmp_path / "letter.txt" / "run")
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(
+    colour_network, squares_dataset, tmp_path, monkeypatch
+):
+    """Cases alive whenever one is made: those being read ahead and the block being computed."""
+    made: list[weakref.ref] = []
+    alive = []
+    plain = measuring.cases_of
+
+    def counted(*arguments):
+        cases = plain(*arguments)
+        made.extend(weakref.ref(case) for case in cases)
+        alive.append(sum(case() is not None for case in made))
+        return cases
+
+    monkeypatch.setattr("gmcam.evaluation.evaluating.cases_of", counted)
+    evaluate(colour_network, squares_dataset(80), TWO, tmp_path / "run")
+    assert len(alive) == 80
+    assert max(alive) <= (evaluating.AHEAD + 2) * TWO.batch * 2  # two classes in each picture
 
 
 def test_two_processes_on_one_folder_one_is_refused(colour_network, squares_dataset, tmp_path):
