@@ -20,7 +20,7 @@ _WIDTH, _HEIGHT, _DPI = 9.2, 2.5, 144  # inches: all columns, one row
 Line = tuple[Any, Any]
 
 
-def charts(
+def lines(
     panels: Sequence[Image.Image | np.ndarray | Mapping[str, Line]],
     titles: Sequence[str] = (),
     columns: int = 2,
@@ -36,7 +36,7 @@ def charts(
     """
     drawn = [panel for panel in panels if isinstance(panel, Mapping)]
     if not drawn:
-        raise ValueError("charts needs at least one panel that maps names to lines")
+        raise ValueError("lines needs at least one panel that maps names to lines")
     names = list(dict.fromkeys(name for panel in drawn for name in panel))
     looks = {name: _look(index) for index, name in enumerate(names)}
     values = np.concatenate([np.ravel(line[1]) for panel in drawn for line in panel.values()])
@@ -60,12 +60,12 @@ def charts(
             if panel is not None:
                 ax.imshow(np.asarray(panel), interpolation="antialiased")
         ax.set_title(titles[index] if index < len(titles) else "", fontsize=10, color=INK, pad=5)
-    lines = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
+    shown = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
     figure.legend(
-        lines.values(),
-        lines.keys(),
+        shown.values(),
+        shown.keys(),
         loc="outside lower center",
-        ncols=min(len(lines), 6),
+        ncols=min(len(shown), 6),
         frameon=False,
         fontsize=9,
         labelcolor=INK,

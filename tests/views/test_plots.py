@@ -4,7 +4,7 @@ import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import same_color, to_rgb
 
-from gmcam.views.plots import LINE_COLOURS, charts
+from gmcam.views.plots import LINE_COLOURS, lines
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 X = [0, 0.5, 1]
@@ -14,21 +14,21 @@ def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def lines(ax):
+def by_name(ax):
     return {line.get_label(): line for line in ax.get_lines()}
 
 
 def test_lines_show_the_values_they_were_given():
-    figure = charts([{"one": (X, [0.1, np.nan, 0.3]), "two": (torch.tensor(X), torch.tensor([1.0, 0, 1]))}])
-    found = lines(figure.axes[0])
+    figure = lines([{"one": (X, [0.1, np.nan, 0.3]), "two": (torch.tensor(X), torch.tensor([1.0, 0, 1]))}])
+    found = by_name(figure.axes[0])
     assert np.array_equal(found["one"].get_xydata(), [[0, 0.1], [0.5, np.nan], [1, 0.3]], equal_nan=True)
     assert found["two"].get_xydata().tolist() == [[0, 1], [0.5, 0], [1, 1]]
 
 
 def test_a_name_looks_alike_in_all_charts_and_no_two_names_do():
     names = [f"method {index}" for index in range(12)]
-    figure = charts([dict.fromkeys(names, (X, X)), dict.fromkeys(names[::-1], (X, X))])
-    first, second = map(lines, figure.axes)
+    figure = lines([dict.fromkeys(names, (X, X)), dict.fromkeys(names[::-1], (X, X))])
+    first, second = map(by_name, figure.axes)
     looks = {
         name: (line.get_color(), str(line.get_linestyle()), line._dash_pattern)
         for name, line in first.items()
@@ -55,7 +55,7 @@ def test_colours_differ_in_lightness_or_hue_as_seen_without_one_kind_of_cone():
     ("values", "expected"), [([0.2, 0.4], (0, 1)), ([-0.5, 0.4], (-0.5, 1)), ([0.2, np.nan, 2.0], (0, 2))]
 )
 def test_all_charts_share_a_scale_that_holds_zero_one_and_every_value(values, expected):
-    figure = charts([{"a": (range(len(values)), values)}, PICTURE, {"b": (X, X)}])
+    figure = lines([{"a": (range(len(values)), values)}, PICTURE, {"b": (X, X)}])
     for ax in (figure.axes[0], figure.axes[2]):
         low, high = ax.get_ylim()
         room = 0.02 * (expected[1] - expected[0])
@@ -63,7 +63,7 @@ def test_all_charts_share_a_scale_that_holds_zero_one_and_every_value(values, ex
 
 
 def test_pictures_stand_beside_charts_without_axes_in_a_narrower_column():
-    figure = charts(
+    figure = lines(
         [PICTURE, {"a": (X, X)}, {"a": (X, X)}] * 2, ["picture", "in", "out"], columns=3, x="s", y="p"
     )
     picture, left, right, lower_picture, lower_left, lower_right = figure.axes
@@ -76,24 +76,24 @@ def test_pictures_stand_beside_charts_without_axes_in_a_narrower_column():
 
 
 def test_words_on_the_axis_are_written_at_a_slant():
-    figure = charts([{"a": (["head", "stage4", "stage3"], [1, 0.5, 0])}])
+    figure = lines([{"a": (["head", "stage4", "stage3"], [1, 0.5, 0])}])
     words = figure.axes[0].get_xticklabels()
     assert [word.get_text() for word in words] == ["head", "stage4", "stage3"]
     assert {word.get_rotation() for word in words} == {45}
 
 
 def test_a_place_without_a_panel_stays_empty():
-    figure = charts([{"a": (X, X)}] * 3, columns=2)
+    figure = lines([{"a": (X, X)}] * 3, columns=2)
     assert len(figure.axes) == 4 and not figure.axes[3].axison
     assert figure.axes[1].get_subplotspec().get_gridspec().ncols == 2
 
 
 @pytest.mark.parametrize("panels", [[], [PICTURE]])
 def test_nothing_to_chart_is_refused(panels):
-    with pytest.raises(ValueError, match="charts needs at least one panel that maps names to lines"):
-        charts(panels)
+    with pytest.raises(ValueError, match="lines needs at least one panel that maps names to lines"):
+        lines(panels)
 
 
 def test_a_chart_shows_itself_as_a_png_without_pyplot():
-    assert charts([{"a": (X, X)}])._repr_png_().startswith(b"\x89PNG")
+    assert lines([{"a": (X, X)}])._repr_png_().startswith(b"\x89PNG")
     assert plt.get_fignums() == []
