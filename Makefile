@@ -18,6 +18,7 @@ lint: .venv/test.done
 bench: .venv/test.done
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/evaluation.py
 
 # A finished installation leaves a file, so that it is done again only when its list changes.
 .venv/book.done: requirements.txt pyproject.toml

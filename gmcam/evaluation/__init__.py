@@ -16,6 +16,7 @@ from gmcam.evaluation.metrics import (
     zones,
 )
 from gmcam.evaluation.runs import Run
+from gmcam.evaluation.sanity import Stage, layers_from_logits, randomised, sanity_check
 from gmcam.evaluation.tables import differences, status, summary, table, write_tables
 from gmcam.evaluation.totals import Totals
 
@@ -24,6 +25,7 @@ __all__ = [
     "Choices",
     "Curves",
     "Run",
+    "Stage",
     "Totals",
     "blurred",
     "curves",
@@ -33,10 +35,13 @@ __all__ = [
     "evaluate",
     "increase",
     "iou",
+    "layers_from_logits",
     "localise",
     "pixel_ranks",
     "points_inside",
+    "randomised",
     "salient_area",
+    "sanity_check",
     "share_inside",
     "status",
     "summary",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -103,16 +104,9 @@ def fitted(network: Network, fit: str) -> Network:
             f"{network.name} needs a gmcam.networks.Preprocessing, which places masks and boxes as it "
             "places pictures; give one to Network(..., preprocess=...)"
         )
-    other = Network(
-        network.module,
-        name=network.name,
-        preprocess=replace(network.preprocess, squash=fit == "squash"),
-        classes=network.classes,
-        input_shape=network.input_shape,
-        reshape=network.reshape,
-        layer=network.layer,
-    )
-    return other
+    fitting = copy.copy(network)
+    fitting.preprocess = replace(network.preprocess, squash=fit == "squash")
+    return fitting
 
 
 def cases_of(record: Record, preprocess: Preprocessing, groups: Mapping[str, tuple[int, ...]]) -> list[Case]:
