@@ -313,6 +313,7 @@ BAD_EVALUATIONS = {
     "unknown network": (["--network", "resnet51"], "no network is called 'resnet51'"),
     "no thread to read": (["--readers", "0"], "at least one thread reads pictures, not 0"),
     "output is a file": (["--out", "cat.png"], "cat.png cannot be written"),
+    "output on a read-only disk": (["--out", "/sys/run"], "/sys/run cannot be written"),
     "output of something else": (["--out", "."], ". holds other files and no run"),
 }
 

@@ -15,18 +15,22 @@ from gmcam.evaluation.totals import Totals, interval
 from gmcam.methods import METHODS
 
 
-def summary(run: Run, mean: str | None = None) -> pd.DataFrame:
+def summary(run: Run, mean: str | None = None, metrics: Sequence[str] = tuple(METRICS)) -> pd.DataFrame:
     """One row per method and metric: ``value``, ``low`` and ``high`` (95 % interval), ``count``.
 
     ``mean``: ``micro`` or ``class``, as in ``Choices``; the run's own without it. ``count``: the pairs of
     picture and class in which the metric is defined. Metrics that no pair defines, such as Dice without
-    masks, are left out. Raises ``ValueError`` for another mean.
+    masks, are left out. ``metrics``: those that are wanted. Raises ``ValueError`` for another mean or an
+    unknown metric.
     """
+    for name in metrics:
+        if name not in METRICS:
+            raise ValueError(f"no metric is called {name!r}; there are {', '.join(METRICS)}")
     rows = []
     for method, means, counts in _means(run, mean):
         low, high = interval(means)
         for i, metric in enumerate(METRICS):
-            if counts[i]:
+            if counts[i] and metric in metrics:
                 rows.append((method, metric, means[0, i], low[i], high[i], int(counts[i])))
     return pd.DataFrame(rows, columns=["method", "metric", "value", "low", "high", "count"])
 

@@ -83,6 +83,12 @@ def test_the_mean_of_classes_counts_each_class_once(whole):
         summary(whole, mean="macro")
 
 
+def test_metrics_are_chosen_by_name(whole):
+    assert set(summary(whole, metrics=["iou", "dice"])["metric"]) == {"dice", "iou"}
+    with pytest.raises(ValueError, match="no metric is called 'jaccard'; there are salience_drop"):
+        summary(whole, metrics=["jaccard"])
+
+
 def test_differences_are_paired(whole):
     rows = records(whole).pivot(index=["picture", "label"], columns="method", values="inside")
     found = differences(whole, "gmcam").set_index(["method", "metric"]).loc[("grad_cam", "inside")]
