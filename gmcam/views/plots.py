@@ -14,7 +14,7 @@ from gmcam.views.figures import INK, Picture
 
 # Okabe and Ito's colours, which all common colour blindnesses tell apart; the dashes tell them twice.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
-_DASHES = ("-", "--", "-.", (0, (1.2, 0.9)))
+_DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 _WIDTH, _HEIGHT, _DPI = 9.2, 2.5, 144  # inches: all columns, one row
 
 Line = tuple[Any, Any]
