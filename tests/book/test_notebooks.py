@@ -11,7 +11,7 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 NUMBERED = [part for part in TOC["parts"] if part.get("numbered")]
 CHAPTERS = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED for entry in part["chapters"]]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
-FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(")
+FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(", "intervals(", "lines(")
 
 
 def cells(path: Path, kind: str) -> list:
