@@ -30,6 +30,7 @@ from filelock import FileLock, Timeout
 from gmcam.evaluation.measuring import Choices
 from gmcam.evaluation.metrics import METRICS
 from gmcam.images.records import Dataset
+from gmcam.methods import METHODS
 from gmcam.networks.network import Network
 from gmcam.version import __version__
 
@@ -71,7 +72,8 @@ class Run:
 
 
 def describe(network: Network, dataset: Dataset, choices: Choices) -> dict[str, Any]:
-    """What two runs must share to be one: arguments, pictures, weights and versions."""
+    """What two runs must share to be one: arguments, the methods' options with their seeds, pictures,
+    weights and versions."""
     names = hashlib.sha256("\n".join(dataset.names).encode())
     weights = hashlib.sha256()
     for name, tensor in sorted(network.module.state_dict().items()):
@@ -80,6 +82,7 @@ def describe(network: Network, dataset: Dataset, choices: Choices) -> dict[str, 
     arguments = {**choices.values(), "layer": network.layer_path(choices.layer)}
     return {
         "arguments": {**arguments, "methods": list(choices.methods)},
+        "options": {name: METHODS[name].options for name in choices.methods},
         "dataset": {"name": dataset.name, "pictures": len(dataset), "sha256": names.hexdigest()},
         "network": {"name": network.name, "sha256": weights.hexdigest()},
         "versions": {

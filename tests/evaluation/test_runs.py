@@ -1,5 +1,7 @@
 """Runs that are stopped, torn, contested or misnamed, and the tables that come of them."""
 
+import dataclasses
+import functools
 import os
 import resource
 import signal
@@ -59,6 +61,7 @@ def test_a_run_has_a_row_per_picture_class_and_method_in_order(whole):
 def test_the_description_says_what_was_chosen_and_with_what(whole):
     description = Run.open(whole.folder).description
     assert description["arguments"] == {**TWO.values(), "methods": ["grad_cam", "gmcam"], "layer": "relu"}
+    assert description["options"] == {"grad_cam": {}, "gmcam": {}}
     assert description["dataset"]["pictures"] == 10
     assert len(description["network"]["sha256"]) == 64
     assert description["versions"]["gmcam"] == gmcam.__version__
@@ -215,6 +218,17 @@ def test_other_arguments_on_the_same_folder_are_refused(change, says, whole, col
     with pytest.raises(ValueError, match=says):
         evaluate(colour_network, squares_dataset(10), choices, whole.folder)
     assert blocks(whole.folder) == before
+
+
+def test_another_seed_is_refused(colour_network, squares_dataset, tmp_path, monkeypatch):
+    noisy = Choices(("smooth_full_grad",), pixels=0)
+    run = evaluate(colour_network, squares_dataset(1), noisy, tmp_path / "run")
+    assert run.description["options"]["smooth_full_grad"]["seed"] == 0
+    entry = gmcam.METHODS["smooth_full_grad"]
+    other = dataclasses.replace(entry, compute=functools.partial(entry.compute, seed=1))
+    monkeypatch.setitem(gmcam.METHODS, "smooth_full_grad", other)
+    with pytest.raises(ValueError, match="a run with smooth_full_grad"):
+        evaluate(colour_network, squares_dataset(1), noisy, run.folder)
 
 
 def test_other_pictures_and_other_weights_are_refused(whole, colour_network, squares_dataset):
