@@ -9,7 +9,7 @@ from gmcam.methods import METHODS
 from gmcam.views.figures import INK, Picture
 
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
-_COLUMNS = 4
+_COLUMNS = (4, 3)
 
 
 def intervals(summary: pd.DataFrame, zero: bool = False, beside: pd.DataFrame | None = None) -> Picture:
@@ -24,8 +24,9 @@ def intervals(summary: pd.DataFrame, zero: bool = False, beside: pd.DataFrame | 
     if not metrics:
         raise ValueError("there is nothing to draw: the summary has no rows")
     methods = list(dict.fromkeys(summary["method"]))[::-1]
-    lines = -(-len(metrics) // _COLUMNS)
-    columns = min(_COLUMNS, len(metrics))
+    # Whichever leaves fewer places empty.
+    columns = min(len(metrics), min(_COLUMNS, key=lambda columns: -len(metrics) % columns))
+    lines = -(-len(metrics) // columns)
     figure = Picture(
         figsize=(2.1 * columns + 1.4, lines * (0.24 * len(methods) + 0.85)), dpi=144, layout="constrained"
     )

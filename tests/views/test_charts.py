@@ -22,6 +22,12 @@ def test_a_panel_per_metric_and_a_line_per_method():
     assert shown[0].collections[0].get_segments()[0][:, 0].tolist() == [0.4, 0.7]
 
 
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (4, 4), (7, 4), (9, 3), (11, 4)])
+def test_panels_leave_few_places_empty(count, columns):
+    figure = intervals(rows(*list(METRICS)[:count]))
+    assert figure.axes[0].get_subplotspec().get_gridspec().ncols == columns
+
+
 def test_zero_is_marked_where_it_is_asked_for():
     counts = [len(intervals(rows("dice"), zero=zero).axes[0].lines) for zero in (False, True)]
     assert counts == [1, 2]
