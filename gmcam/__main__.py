@@ -111,7 +111,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     import gmcam
     from gmcam import evaluation, images
     from gmcam.evaluation.ranks import device
-    from gmcam.views.charts import intervals
+    from gmcam.views.plots import intervals
 
     if options.readers < 1:
         raise ValueError(f"at least one thread reads pictures, not {options.readers}")

@@ -1,21 +1,27 @@
-"""Line charts, beside pictures where they belong together."""
+"""Measurements as pictures: lines, beside pictures where they belong together, and dots with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.category import StrCategoryFormatter
 from PIL import Image
 
+from gmcam.evaluation.metrics import METRICS
+from gmcam.methods import METHODS
 from gmcam.views.figures import INK, Picture
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Okabe and Ito's colours, which all common colour blindnesses tell apart; the dashes tell them twice.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 _DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 _WIDTH, _HEIGHT, _DPI = 9.2, 2.5, 144  # inches: all columns, one row
+_PANELS_ACROSS = (4, 3)  # of dots
 
 Line = tuple[Any, Any]
 
@@ -71,6 +77,49 @@ def lines(
         labelcolor=INK,
         handlelength=3,
     )
+    return figure
+
+
+def intervals(summary: pd.DataFrame, zero: bool = False, beside: pd.DataFrame | None = None) -> Picture:
+    """A panel for each metric, a line in it for each method: the value and its 95 % interval.
+
+    ``summary``: rows as ``gmcam.evaluation.summary`` or ``differences`` gives them. The arrow in a
+    panel's title says which end is the good one. ``zero``: mark zero, for differences. ``beside``: rows
+    of other values, by ``method`` and ``metric``, that are drawn as diamonds. Raises ``ValueError`` for
+    a summary without rows.
+    """
+    metrics = [name for name in METRICS if name in set(summary["metric"])]
+    if not metrics:
+        raise ValueError("there is nothing to draw: the summary has no rows")
+    methods = list(dict.fromkeys(summary["method"]))[::-1]
+    # Whichever leaves fewer places empty.
+    columns = min(len(metrics), min(_PANELS_ACROSS, key=lambda columns: -len(metrics) % columns))
+    down = -(-len(metrics) // columns)
+    figure = Picture(
+        figsize=(2.1 * columns + 1.4, down * (0.24 * len(methods) + 0.85)), dpi=144, layout="constrained"
+    )
+    axes = figure.subplots(down, columns, squeeze=False, sharey=True)
+    for index, ax in enumerate(axes.flat):
+        if index >= len(metrics):
+            ax.set_axis_off()
+            continue
+        rows = summary[summary["metric"] == metrics[index]].set_index("method").reindex(methods)
+        places = range(len(methods))
+        if zero:
+            ax.axvline(0, color="#999999", linewidth=0.8)
+        ax.hlines(places, rows["low"], rows["high"], color=LINE_COLOURS[0], linewidth=1.6, alpha=0.5)
+        ax.plot(rows["value"], places, "o", color=LINE_COLOURS[0], markersize=4.5)
+        if beside is not None:
+            others = beside[beside["metric"] == metrics[index]].set_index("method").reindex(methods)
+            ax.plot(others["value"], places, "D", color=LINE_COLOURS[1], markersize=4.5, fillstyle="none")
+        ax.set_title(" ".join(METRICS[metrics[index]]), fontsize=10, color=INK)
+        ax.set_yticks(places, [METHODS[name].title if name in METHODS else name for name in methods])
+        ax.tick_params(labelsize=8.5, colors=INK, length=2)
+        ax.tick_params(axis="y", length=0)
+        ax.grid(axis="x", color="#dddddd", linewidth=0.6)
+        ax.set_ylim(-0.6, len(methods) - 0.4)
+        for side in ("top", "left", "right"):
+            ax.spines[side].set_visible(False)
     return figure
 
 
