@@ -110,27 +110,27 @@ def _add_evaluate(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import gmcam
     from gmcam import evaluation, images
-    from gmcam.evaluation.ranks import device
+    from gmcam.evaluation.ranks import device, is_first
     from gmcam.views.plots import intervals
 
     if options.readers < 1:
         raise ValueError(f"at least one thread reads pictures, not {options.readers}")
     taken = {field.name for field in dataclasses.fields(evaluation.Choices)} - {"methods"}
     choices = evaluation.Choices(
-        methods=tuple(options.methods.split(",")), **{name: getattr(options, name) for name in taken}
+        methods=tuple(name.strip() for name in options.methods.split(",")),
+        **{name: getattr(options, name) for name in taken},
     )
     dataset = images.open_dataset(options.dataset, options.root, options.split, options.limit)
     network = gmcam.load(options.network, options.weights)
     network.module.to(device())
     run = evaluation.evaluate(network, dataset, choices, options.out, readers=options.readers)
-    if int(os.environ.get("RANK", "0")):
+    if not is_first():
         return
     summary = evaluation.summary(run)
     figures = run.folder / "figures"
     figures.mkdir(exist_ok=True)
-    if len(summary):
-        with _written_whole(figures / "summary.png") as unfinished:
-            intervals(summary).savefig(unfinished, format="png", bbox_inches="tight")
+    with _written_whole(figures / "summary.png") as unfinished:
+        intervals(summary).savefig(unfinished, format="png", bbox_inches="tight")
     print(", ".join(f"{count} {name}" for name, count in evaluation.status(run).items()))
     print(evaluation.table(summary).T.to_string())
     print(f"wrote {run.folder}")

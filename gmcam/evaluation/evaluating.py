@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from gmcam.evaluation import runs
 from gmcam.evaluation.measuring import Case, Choices, cases_of, fitted, measure
 from gmcam.evaluation.ranks import ranks
 from gmcam.evaluation.runs import Run
-from gmcam.evaluation.tables import write_tables
+from gmcam.evaluation.tables import status, write_tables
 from gmcam.images.matching import class_groups
 from gmcam.images.records import Dataset
 from gmcam.methods import compare
@@ -36,11 +37,13 @@ def evaluate(
     Where ``out`` holds a part of the same run, it is continued; no finished block is computed again.
     Under ``torchrun`` the blocks are shared between its processes. ``readers``: threads that decode
     pictures while others are computed. A picture that cannot be read, or that a method fails on, is
-    recorded with its error and counted.
+    recorded with its error and counted; to try it again, delete its block's file. The records are the
+    same to the last bit for any number of processes with the same number of threads each.
 
     Raises ``ValueError`` in one sentence: a network without the dataset's classes, a method that the
     network cannot serve, a folder with another run (the difference is named) or one in use by another
-    process, or a disk that takes no more, in which case the finished blocks stay.
+    process, a disk that takes no more, in which case the finished blocks stay, or a dataset of which no
+    picture could be measured.
     """
     folder = Path(out)
     network = fitted(network, choices.fit)
@@ -51,8 +54,8 @@ def evaluate(
             held.enter_context(runs.locked(folder))
             if not (folder / "run.json").exists():  # refuse now what no picture could change
                 noise = torch.rand((1, *network.input_shape), generator=torch.Generator().manual_seed(0))
-                compare(network, noise, 0, methods=choices.methods, layer=choices.layer)
-            return runs.begin(folder, network, dataset, choices)
+                compare(network, noise, 0, methods=choices.methods, layer=choices.layer, sigma=choices.sigma)
+            return runs.begin(folder, runs.describe(network, dataset, choices, groups), dataset, choices)
 
         missing = us.agree(begin)
         mine = missing[us.rank :: us.size]
@@ -62,11 +65,26 @@ def evaluate(
             runs.write_block(folder, block, _rows(network, pictures, choices))
         us.wait()
         run = Run.open(folder)
-        if us.rank == 0:
-            with runs.disk(folder, runs.KEPT):
-                write_tables(run)
-        us.wait()
+        us.agree(lambda: _finish(run, dataset, choices))
     return run
+
+
+def _finish(run: Run, dataset: Dataset, choices: Choices) -> None:
+    """The tables, once every block is there."""
+    lost = runs.missing(run.folder, dataset, choices)
+    if lost:
+        raise ValueError(
+            f"{len(lost)} blocks of {run.folder} are not there, such as {runs.path_of(run.folder, lost[0])}: "
+            "all processes must see one folder"
+        )
+    if not status(run)["measured"]:
+        rows = next(run.blocks()).to_pylist()
+        raise ValueError(
+            f"no picture of {dataset.name} could be measured; of the first, {rows[0]['status']}: "
+            f"{rows[0]['error']}"
+        )
+    with runs.disk(run.folder, runs.KEPT):
+        write_tables(run)
 
 
 def _read_ahead(
@@ -82,10 +100,11 @@ def _read_ahead(
     def read(index: int) -> _Picture:
         row = {"picture": dataset.names[index]}
         try:
-            cases = cases_of(dataset.read(index), cast(Preprocessing, network.preprocess), groups)
-        except (ValueError, OSError) as error:
-            return {**row, "status": "unreadable", "error": str(error)}
-        return cases or {**row, "status": "no class"}
+            record = replace(dataset.read(index), name=dataset.names[index])
+            cases = cases_of(record, cast(Preprocessing, network.preprocess), groups)
+        except Exception as error:  # whatever a dataset's own code raises is one picture's fault
+            return {**row, "status": "unreadable", "error": str(error) or type(error).__name__}
+        return cases or {**row, "status": "no class", "error": "none of its classes is among the network's"}
 
     with ThreadPoolExecutor(readers) as pool:
         waiting: deque[tuple[int, list[Future[_Picture]]]] = deque()
@@ -103,7 +122,11 @@ def _rows(network: Network, pictures: Sequence[_Picture], choices: Choices) -> l
     cases = [case for picture in pictures if isinstance(picture, list) for case in picture]
     try:
         measured = iter(measure(network, cases, choices))
-    except ValueError as error:  # one picture's fault: alone, the others come through
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"{choices.batch} pictures at a time take too much memory; take fewer ({error})"
+        ) from None
+    except (ValueError, RuntimeError) as error:  # one picture's fault: alone, the others come through
         if len(pictures) == 1:
             return [{"picture": cases[0].picture, "status": "failed", "error": str(error)}]
         return [row for picture in pictures for row in _rows(network, [picture], choices)]

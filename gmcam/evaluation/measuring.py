@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmcam.capture import forward, left_as_found
 from gmcam.evaluation import metrics
 from gmcam.evaluation.curves import curves
 from gmcam.images.records import Record
@@ -32,7 +32,7 @@ class Choices:
     salient picture is cut out, and where a map counts as salient for Dice and IoU. ``tolerance``: of
     the pointing game, in pixels of the network's input. ``sigma``: smoothing. ``fit``: ``squash``
     brings the whole picture to the network's square, ``crop`` takes the middle of it as for
-    classification; what is cut off counts nowhere. ``pixels``: how many change between two points of
+    classification; masks and boxes are cut with it. ``pixels``: how many change between two points of
     the insertion and deletion curves, 0 for no curves. ``mean``: of the tables, over all pairs of picture and
     class alike (``micro``) or of the classes' means (``class``). ``batch``: pictures read together, and
     pairs explained together.
@@ -65,7 +65,7 @@ class Choices:
             raise ValueError(f"a mean is {' or '.join(MEANS)}, not {self.mean!r}")
         if not 0 < self.threshold <= 1:
             raise ValueError(f"a threshold lies above 0 and up to 1, not at {self.threshold}")
-        if not (self.tolerance >= 0 and self.sigma >= 0):
+        if not (0 <= self.tolerance < math.inf and 0 <= self.sigma < math.inf):
             raise ValueError(f"tolerance and sigma are 0 or more, not {self.tolerance} and {self.sigma}")
         if self.pixels < 0 or self.batch < 1:
             raise ValueError(
@@ -81,17 +81,16 @@ class Choices:
 class Case:
     """One class in one picture, as the network sees it: ``inputs`` (3, H, W); on the same pixels the
     class's ``mask``, the ``others``' and those that ``count`` (without void), (H, W) bool; ``boxes``
-    (k, 4). ``indices``: the logits that stand for the class. ``mask`` and ``boxes`` are None where the
-    dataset has none."""
+    (k, 4). ``indices``: the logits that stand for the class. What the dataset does not know is empty."""
 
     picture: str
     label: str
     indices: tuple[int, ...]
     inputs: Tensor
-    mask: Tensor | None
-    others: Tensor | None
+    mask: Tensor
+    others: Tensor
     counts: Tensor
-    boxes: Tensor | None
+    boxes: Tensor
 
 
 def fitted(network: Network, fit: str) -> Network:
@@ -112,22 +111,21 @@ def fitted(network: Network, fit: str) -> Network:
 def cases_of(record: Record, preprocess: Preprocessing, groups: Mapping[str, tuple[int, ...]]) -> list[Case]:
     """One case for each class of the picture that has logits in ``groups``.
 
-    Boxes marked difficult do not count; of a class with no other there are none.
+    A class of which every object is marked difficult has no boxes; of another, all boxes count.
     """
     known = [truth for truth in record.truths if truth.label in groups]
     if not known:
         return []
     inputs = preprocess(record.image)
+    nothing = torch.zeros(inputs.shape[1:], dtype=torch.bool)
     masks = {t.label: preprocess.place_mask(t.mask) for t in record.truths if t.mask is not None}
-    void = record.void if record.void is not None else np.zeros(record.image.size[::-1], bool)
-    counts = ~preprocess.place_mask(void)
     found = []
     for truth in known:
-        mask, boxes = masks.get(truth.label), None
+        mask = masks.get(truth.label, nothing)
         others = [other for label, other in masks.items() if label != truth.label]
-        if truth.boxes is not None:
-            easy = truth.boxes if truth.difficult is None else truth.boxes[~truth.difficult]
-            boxes = preprocess.place_boxes(easy, record.image.size)
+        boxes = np.zeros((0, 4)) if truth.boxes is None else truth.boxes
+        if truth.difficult is not None and truth.difficult.all():
+            boxes = boxes[:0]
         found.append(
             Case(
                 picture=record.name,
@@ -135,9 +133,9 @@ def cases_of(record: Record, preprocess: Preprocessing, groups: Mapping[str, tup
                 indices=groups[truth.label],
                 inputs=inputs,
                 mask=mask,
-                others=None if mask is None else _union(others, like=mask) & ~mask,
-                counts=counts,
-                boxes=boxes,
+                others=torch.stack([nothing, *others]).any(0) & ~mask,
+                counts=~nothing if record.void is None else ~preprocess.place_mask(record.void),
+                boxes=preprocess.place_boxes(boxes, record.image.size),
             )
         )
     return found
@@ -147,7 +145,8 @@ def measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[d
     """One row per case and method, in this order; see ``SCHEMA`` in ``gmcam.evaluation.runs``.
 
     The class that is explained and whose probability is followed is the one with the highest logit
-    on the whole picture among the logits that stand for the label.
+    on the whole picture among the logits that stand for the label. Dice, IoU and the share inside are
+    not defined for a class without a pixel that counts, nor the trace in a picture without another class.
     """
     rows = []
     for start in range(0, len(cases), choices.batch):
@@ -156,23 +155,26 @@ def measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[d
 
 
 def _measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[dict[str, Any]]:
-    inputs = network.prepare(torch.stack([case.inputs for case in cases]))
-    device = inputs.device
+    def together(name: str) -> Tensor:
+        return torch.stack([getattr(case, name) for case in cases])
+
+    inputs = network.prepare(together("inputs"))
+    masks, others, counts = (together(name).to(inputs.device) for name in ("mask", "others", "counts"))
+    # Empty boxes fill up what a case has fewer.
+    boxes = torch.nn.utils.rnn.pad_sequence([case.boxes for case in cases], batch_first=True)
+    boxes = boxes.to(inputs.device)
     targets = _targets(network, inputs, cases)
-    rows = torch.arange(len(cases), device=device)
-    counts = torch.stack([case.counts for case in cases]).to(device)
-    boxes = _padded([case.boxes for case in cases]).to(device)
-    masks, others = (_stacked([getattr(case, name) for case in cases], device) for name in ("mask", "others"))
+    rows = torch.arange(len(cases), device=inputs.device)
     results = compare(
         network, inputs, targets, methods=choices.methods, layer=choices.layer, sigma=choices.sigma
     )
-    assert results[0].probabilities is not None  # _targets has refused every other output
+    assert results[0].probabilities is not None  # class indices are refused for any other output
     before = results[0].probabilities[rows, targets]
     found = []
     for result in results:
         maps = result.maps
         after = [
-            _probabilities(network, picture)[rows, targets]
+            network.probabilities(picture)[rows, targets]
             for picture in metrics.zones(inputs, maps, choices.zone, choices.threshold)
         ]
         values = {
@@ -184,17 +186,15 @@ def _measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[
             "context_drop": metrics.drop(before, after[1]),
             "context_increase": metrics.increase(before, after[1]),
             "pointing": metrics.points_inside(maps, boxes, choices.tolerance),
-        }
-        if masks is not None and others is not None:
+            "dice": metrics.dice(maps, masks, counts, choices.threshold),
+            "iou": metrics.iou(maps, masks, counts, choices.threshold),
             # An empty map lies nowhere: it must not leave the mean, as an undefined share would.
-            inside = metrics.share_inside(maps, masks, counts).masked_fill(result.empty, 0)
-            trace = metrics.share_inside(maps, others, counts).masked_fill(result.empty, 0)
-            values["dice"] = metrics.dice(maps, masks, counts, choices.threshold)
-            values["iou"] = metrics.iou(maps, masks, counts, choices.threshold)
-            values |= {"inside": inside, "trace": trace}
-            unknown = ~(masks & counts).any(1).any(1)  # a class of which the dataset has boxes alone
-            for name in ("dice", "iou", "inside", "trace"):
-                values[name] = values[name].masked_fill(unknown, torch.nan)
+            "inside": metrics.share_inside(maps, masks, counts).nan_to_num(),
+            "trace": metrics.share_inside(maps, others, counts).nan_to_num(),
+        }
+        for names, area in ((("dice", "iou", "inside"), masks), (("trace",), others)):
+            unknown = ~(area & counts).flatten(1).any(1)
+            values |= {name: values[name].masked_fill(unknown, torch.nan) for name in names}
         if choices.pixels:
             both = curves(network, inputs, targets, maps, pixels=choices.pixels, chunk_size=2 * choices.batch)
             values["insertion"] = both.insertion_area
@@ -215,30 +215,9 @@ def _measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[
 
 def _targets(network: Network, inputs: Tensor, cases: Sequence[Case]) -> Tensor:
     """The class that stands for each case's label; a forward pass where there is a choice."""
-    if all(len(case.indices) == 1 for case in cases):
-        return torch.tensor([case.indices[0] for case in cases], device=inputs.device)
-    with torch.inference_mode(), left_as_found(network.module):
-        logits = forward(network.module, inputs)
-    best = [max(case.indices, key=row.__getitem__) for case, row in zip(cases, logits.tolist(), strict=True)]
+    best = [case.indices[0] for case in cases]
+    if any(len(case.indices) > 1 for case in cases):
+        # The highest probability of a picture is its highest logit.
+        chances = network.probabilities(inputs).tolist()
+        best = [max(case.indices, key=row.__getitem__) for case, row in zip(cases, chances, strict=True)]
     return torch.tensor(best, device=inputs.device)
-
-
-def _probabilities(network: Network, inputs: Tensor) -> Tensor:
-    with torch.inference_mode(), left_as_found(network.module):
-        return forward(network.module, inputs).float().softmax(1)
-
-
-def _union(masks: Sequence[Tensor], like: Tensor) -> Tensor:
-    return torch.stack(list(masks)).any(0) if masks else torch.zeros_like(like)
-
-
-def _stacked(masks: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
-    """(N, H, W), None where the dataset has no masks."""
-    known = [mask for mask in masks if mask is not None]
-    return torch.stack(known).to(device) if len(known) == len(masks) else None
-
-
-def _padded(boxes: Sequence[Tensor | None]) -> Tensor:
-    """(N, k, 4) with empty boxes for what a case has fewer."""
-    real = [box if box is not None else torch.zeros(0, 4) for box in boxes]
-    return torch.nn.utils.rnn.pad_sequence(list(real), batch_first=True)

@@ -106,7 +106,8 @@ def points_inside(maps: Tensor, boxes: Tensor, tolerance: float = 0) -> Tensor:
     """Pointing game: does the map's maximum lie in a box, or within ``tolerance`` pixels of one?
 
     ``boxes`` (N, k, 4), or (N, 4) for one each, as (left, upper, right, lower), right and lower
-    exclusive, in pixels of the map; an empty box (right ≤ left) is none and fills a row up. Of several
+    exclusive, in pixels of the map; an empty box (right ≤ left) is none and fills a row up, and one that
+    lies outside the map is out of reach but for the tolerance. Of several
     equal maxima the first in reading order counts; an empty map points nowhere. Float, 0 or 1; NaN for
     a picture without a box. Source: Zhang et al., *Top-Down Neural Attention by Excitation Backprop*,
     IJCV 2018. Raises ``ValueError`` for shapes that do not fit or a negative tolerance.

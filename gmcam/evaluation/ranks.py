@@ -47,22 +47,38 @@ class Ranks:
 
 @contextmanager
 def ranks() -> Iterator[Ranks]:
-    """Join the other processes, by gloo on a CPU and NCCL with a GPU each; leave them at the end."""
+    """Join the other processes, by gloo on a CPU and NCCL with a GPU each, and leave them at the end.
+
+    A process group that the caller has made already is used, and left standing.
+    """
+    if dist.is_initialized():
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+        return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(0, 1)
         return
-    gpu = torch.cuda.is_available()
-    dist.init_process_group("nccl" if gpu else "gloo", timeout=PATIENCE)
+    backend = "nccl" if device().type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
 
 
+def is_first() -> bool:
+    """Whether this process is alone or the first of those that share a run: the one that speaks."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK") == "0"
+
+
 def device() -> torch.device:
-    """This process's own: its GPU where there are some, the CPU otherwise."""
+    """This process's own: its GPU where there are some, the CPU otherwise.
+
+    Raises ``ValueError`` where there are more processes than GPUs.
+    """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    own, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if own >= there:
+        raise ValueError(f"{there} GPUs do not suffice for process {own + 1}; start one process per GPU")
     torch.cuda.set_device(own)
-    return own
+    return torch.device("cuda", own)

@@ -14,7 +14,7 @@ import os
 import platform
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,8 +44,8 @@ SCHEMA = pa.schema(
         *((name, pa.float64()) for name in ("probability", "score", *METRICS)),
     ]
 )
-_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "captum", "zennit")
-KEPT = "what is finished is kept: make room and give the same command again"
+_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "pycocotools", "captum", "zennit")
+KEPT = "what is finished is kept: make room or allow writing, and give the same command again"
 _UNFINISHED = ".unfinished-"
 
 
@@ -71,20 +71,32 @@ class Run:
             yield pq.read_table(path, page_checksum_verification=True)
 
 
-def describe(network: Network, dataset: Dataset, choices: Choices) -> dict[str, Any]:
-    """What two runs must share to be one: arguments, the methods' options with their seeds, pictures,
-    weights and versions."""
-    names = hashlib.sha256("\n".join(dataset.names).encode())
+def describe(
+    network: Network, dataset: Dataset, choices: Choices, groups: Mapping[str, tuple[int, ...]]
+) -> dict[str, dict[str, Any]]:
+    """What two runs must share to be one: the choices; the methods' options, with their seeds; the
+    pictures; the network's weights, preprocessing and logits for the dataset's classes; versions."""
     weights = hashlib.sha256()
     for name, tensor in sorted(network.module.state_dict().items()):
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    like = next(network.module.parameters(), torch.empty(0))
     arguments = {**choices.values(), "layer": network.layer_path(choices.layer)}
     return {
         "arguments": {**arguments, "methods": list(choices.methods)},
         "options": {name: METHODS[name].options for name in choices.methods},
-        "dataset": {"name": dataset.name, "pictures": len(dataset), "sha256": names.hexdigest()},
-        "network": {"name": network.name, "sha256": weights.hexdigest()},
+        "dataset": {
+            "name": dataset.name,
+            "pictures": len(dataset),
+            "sha256": _sha256("\n".join(dataset.names)),
+            "groups": _sha256(json.dumps(groups)),
+        },
+        "network": {
+            "name": network.name,
+            "sha256": weights.hexdigest(),
+            "preprocessing": repr(network.preprocess),
+            "type": f"{like.dtype} on {like.device.type}",
+        },
         "versions": {
             "gmcam": __version__,
             "python": platform.python_version(),
@@ -93,19 +105,19 @@ def describe(network: Network, dataset: Dataset, choices: Choices) -> dict[str, 
     }
 
 
-def begin(folder: Path, network: Network, dataset: Dataset, choices: Choices) -> list[int]:
-    """Make the folder or check that it holds this run; which blocks are missing."""
+def begin(folder: Path, wanted: Mapping[str, Any], dataset: Dataset, choices: Choices) -> list[int]:
+    """Make the folder or check that it holds the run that is wanted; which blocks are missing."""
     if not len(dataset):
         raise ValueError(f"{dataset.name} holds no picture")
-    wanted = describe(network, dataset, choices)
     path = folder / "run.json"
     if path.exists():
         there = Run.open(folder).description
         for part, values in wanted.items():
             for name, value in values.items():
-                if there.get(part, {}).get(name) != value:
+                held = there.get(part, {}).get(name)
+                if held != value:
                     raise ValueError(
-                        f"{folder} holds a run with {name} {there.get(part, {}).get(name)!r}, not {value!r}: "
+                        f"{folder} holds a run with {part}: {name} {held!r}, not {value!r}; "
                         "name another folder, or give the same arguments to continue"
                     )
     else:
@@ -118,17 +130,23 @@ def begin(folder: Path, network: Network, dataset: Dataset, choices: Choices) ->
             _whole(path, lambda unfinished: unfinished.write_text(text + "\n", "utf-8"))
     with disk(folder, KEPT):
         (folder / "records").mkdir(exist_ok=True)
-    for left in folder.rglob(_UNFINISHED + "*"):  # of a process that was killed
-        left.unlink()
+        for left in folder.rglob(_UNFINISHED + "*"):  # of a process that was killed
+            left.unlink()
+    return missing(folder, dataset, choices)
+
+
+def missing(folder: Path, dataset: Dataset, choices: Choices) -> list[int]:
+    """The blocks that are not there, or not whole."""
     starts = range(0, len(dataset), choices.batch)
     return [
         block
         for block, start in enumerate(starts)
-        if not _is_whole(_path(folder, block), dataset.names[start : start + choices.batch])
+        if not _is_whole(path_of(folder, block), dataset.names[start : start + choices.batch])
     ]
 
 
-def _path(folder: Path, block: int) -> Path:
+def path_of(folder: Path, block: int) -> Path:
+    """Where a block is kept."""
     return folder / "records" / f"block-{block:06d}.parquet"
 
 
@@ -141,14 +159,21 @@ def _is_whole(path: Path, pictures: Sequence[str]) -> bool:
     except (OSError, pa.ArrowException) as error:
         warnings.warn(f"{path} is torn and computed again ({error})", stacklevel=2)
         return False
-    return list(dict.fromkeys(column)) == list(pictures)
+    if list(dict.fromkeys(column)) != list(pictures):
+        warnings.warn(f"{path} holds other pictures and is computed again", stacklevel=2)
+        return False
+    return True
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_block(folder: Path, block: int, rows: list[dict[str, Any]]) -> None:
     """Put a finished block into the folder; ``ValueError`` where the disk takes no more."""
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     with disk(folder, KEPT):
-        _whole(_path(folder, block), lambda path: pq.write_table(table, path, write_page_checksum=True))
+        _whole(path_of(folder, block), lambda path: pq.write_table(table, path, write_page_checksum=True))
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:

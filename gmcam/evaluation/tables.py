@@ -82,8 +82,8 @@ def table(rows: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
 
 
 def write_tables(run: Run) -> Path:
-    """Write ``tables/summary`` and, beside it, ``tables/differences`` from GMCAM or else the first method,
-    as CSV (numbers), Markdown and LaTeX (to be read); return the folder."""
+    """Write ``tables/summary`` and ``tables/differences-from-M``, with M GMCAM or else the first method, as
+    CSV (numbers), Markdown and LaTeX (to be read); return the folder."""
     folder = run.folder / "tables"
     folder.mkdir(exist_ok=True)
     frame = summary(run)
@@ -105,21 +105,21 @@ def _means(run: Run, mean: str | None) -> Iterator[tuple[str, np.ndarray, np.nda
     mean = mean or run.description["arguments"]["mean"]
     if mean not in MEANS:
         raise ValueError(f"a mean is {' or '.join(MEANS)}, not {mean!r}")
-    for method in run.description["arguments"]["methods"]:
-        groups: dict[str, Totals] = {}
-        for block in run.blocks():
-            frame = block.to_pandas()
-            frame = frame[frame["method"] == method]
-            for label, part in frame.groupby("label" if mean == "class" else "method"):
-                totals = groups.setdefault(str(label), Totals.empty(len(METRICS)))
-                totals.update(part["picture"].tolist(), part[list(METRICS)].to_numpy(float))
-        if groups:
-            counts = sum(totals.counts[0] for totals in groups.values())
-            yield method, _mean([totals.means() for totals in groups.values()]), np.asarray(counts)
+    methods: list[str] = run.description["arguments"]["methods"]
+    groups: dict[str, dict[str, Totals]] = {method: {} for method in methods}
+    for block in run.blocks():
+        by = ["method", "label"] if mean == "class" else ["method"]
+        for names, part in block.to_pandas().groupby(by):
+            totals = groups[names[0]].setdefault(str(names[1:]), Totals.empty(len(METRICS)))
+            totals.update(part["picture"].tolist(), part[list(METRICS)].to_numpy(float))
+    for method in filter(groups.get, methods):
+        found = groups[method].values()
+        counts = np.sum([totals.counts[0] for totals in found], axis=0)
+        yield method, _mean([totals.means() for totals in found]), counts
 
 
 def _mean(means: Sequence[np.ndarray]) -> np.ndarray:
-    """Over groups, without those in which a metric is not defined."""
+    """Over classes; one of which a replicate has no picture takes no part in it."""
     stacked = np.stack(means)
     known = (~np.isnan(stacked)).sum(0)
     total: np.ndarray = np.nansum(stacked, 0) / np.where(known > 0, known, np.nan)

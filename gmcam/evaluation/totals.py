@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -72,6 +73,7 @@ def interval(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ends[0], ends[1]
 
 
+@lru_cache(maxsize=512)  # the classes and methods of a picture follow each other
 def _weights(picture: str, rows: int) -> np.ndarray:
     """(rows,): 1, then the picture's weight in each replicate."""
     seed = int.from_bytes(hashlib.sha256(picture.encode()).digest()[:8], "big")

@@ -11,7 +11,7 @@ import contextlib
 import io
 import itertools
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -268,9 +268,6 @@ def _dataset(
 ) -> Dataset:
     if not names:
         raise ValueError(f"{source} holds no picture")
-    twice = [picture for picture, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"{source} holds two pictures called {twice[0]}; give each a name of its own")
     return Dataset(name, classes, tuple(names), read)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -45,6 +46,13 @@ class Dataset:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     read: Callable[[int], Record]
+
+    def __post_init__(self) -> None:
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise ValueError(
+                f"{self.name} holds two pictures called {twice[0]}; every picture has a name of its own"
+            )
 
     def __len__(self) -> int:
         return len(self.names)

@@ -82,16 +82,23 @@ def test_void_pixels_difficult_boxes_and_other_objects(colour_network, squares_d
     void[:9, :9] = True  # red's corner
     row = rows_of(colour_network, Record("p", record.image, (hard, green), void))[0]
     assert np.isnan(row["pointing"])  # every object is difficult
-    assert all(np.isnan(row[name]) for name in ("dice", "iou", "inside", "trace"))  # nothing of red counts
+    assert all(np.isnan(row[name]) for name in ("dice", "iou", "inside"))  # nothing of red counts
+    assert row["trace"] == 0  # green does, and the map of red is not there
     two = np.concatenate([red.boxes, [[0, 0, 1, 1]]])
     both = dataclasses.replace(red, boxes=two, difficult=np.array([True, False]))
-    assert rows_of(colour_network, Record("p", record.image, (both, green)))[0]["pointing"] == 0
+    assert rows_of(colour_network, Record("p", record.image, (both, green)))[0]["pointing"] == 1
 
 
 def test_a_class_without_masks_or_boxes_has_no_such_metric(colour_network, squares_dataset):
     row = rows_of(colour_network, Record("p", squares_dataset(1).read(0).image, (Truth("red"),)))[0]
-    assert "dice" not in row and np.isnan(row["pointing"])
+    assert all(np.isnan(row[name]) for name in ("dice", "iou", "inside", "trace", "pointing"))
     assert row["salience_drop"] >= 0
+
+
+def test_a_class_alone_in_its_picture_has_no_trace(colour_network, squares_dataset):
+    record = squares_dataset(1).read(0)
+    row = rows_of(colour_network, Record("p", record.image, record.truths[:1]))[0]
+    assert np.isnan(row["trace"]) and row["inside"] > 0
 
 
 def test_a_preprocessing_of_unknown_geometry_is_refused():
@@ -113,6 +120,7 @@ def test_a_preprocessing_of_unknown_geometry_is_refused():
         ({"threshold": float("nan")}, "not at nan"),
         ({"tolerance": -1}, "0 or more, not -1"),
         ({"sigma": -0.5}, "0 or more"),
+        ({"sigma": float("inf")}, "not 0 and inf"),
         ({"pixels": -1}, "pixels are 0 or more"),
         ({"batch": 0}, "a batch 1 or more"),
     ],

@@ -180,4 +180,4 @@ def test_what_does_not_fit_is_named(call, says):
 
 
 def test_every_metric_has_a_title_and_a_good_end():
-    assert all(title and good in "↑↓" for title, good in METRICS.values())
+    assert all(title and good in ("↑", "↓") for title, good in METRICS.values())

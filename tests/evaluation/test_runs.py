@@ -9,11 +9,13 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import gmcam
 from gmcam.evaluation import (
@@ -161,10 +163,8 @@ def test_a_torn_block_is_told_of_and_computed_again(damage, whole, colour_networ
     }
     path.write_bytes(damaged[damage])
     run = evaluate(colour_network, squares_dataset(10), TWO, whole.folder)
-    told = [
-        str(warning.message) for warning in recwarn if "is torn and computed again" in str(warning.message)
-    ]
-    assert len(told) == (damage != "other pictures")
+    told = [str(warning.message) for warning in recwarn if "computed again" in str(warning.message)]
+    assert len(told) == 1
     pd.testing.assert_frame_equal(records(run), expected, check_exact=True)
 
 
@@ -175,7 +175,7 @@ def test_pictures_that_cannot_be_read_or_have_no_class_are_counted(colour_networ
         if index == 1:
             raise ValueError("squares 1 is not a picture")
         if index == 2:
-            raise OSError(5, "Input/output error")
+            raise RuntimeError("a decoder's own kind of error")
         record = plain(index)
         return gmcam.images.Record(record.name, record.image, ()) if index == 5 else record
 
@@ -183,18 +183,40 @@ def test_pictures_that_cannot_be_read_or_have_no_class_are_counted(colour_networ
     assert status(run) == {"measured": 3, "unreadable": 2, "no class": 1, "failed": 0}
     rows = records(run).set_index("picture")
     assert rows.loc["squares 1", "error"] == "squares 1 is not a picture"
-    assert "Input/output error" in rows.loc["squares 2", "error"]
+    assert rows.loc["squares 2", "error"] == "a decoder's own kind of error"
     assert summary(run)["count"].unique().tolist() == [6]
 
 
-def test_a_picture_that_fails_alone_leaves_the_others_of_its_block(
+def test_a_dataset_of_which_nothing_can_be_measured_is_no_success(colour_network, squares_dataset, tmp_path):
+    def read(index):
+        raise ValueError(f"there is no file {index}.jpg")
+
+    says = r"no picture of squares could be measured; of the first, unreadable: there is no file 0\.jpg"
+    with pytest.raises(ValueError, match=says):
+        evaluate(colour_network, squares_dataset(3, read), TWO, tmp_path / "run")
+
+
+def test_a_block_that_another_process_wrote_elsewhere_is_missed(
     colour_network, squares_dataset, tmp_path, monkeypatch
+):
+    write = runs.write_block
+    monkeypatch.setattr(
+        runs, "write_block", lambda folder, block, rows: block == 1 or write(folder, block, rows)
+    )
+    with pytest.raises(ValueError, match=r"1 blocks of .* are not there, such as .*block-000001\.parquet"):
+        evaluate(colour_network, squares_dataset(10), TWO, tmp_path / "run")
+    assert not (tmp_path / "run" / "tables").exists()
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+def test_a_picture_that_fails_alone_leaves_the_others_of_its_block(
+    kind, colour_network, squares_dataset, tmp_path, monkeypatch
 ):
     measure = measuring.measure
 
     def failing(network, cases, choices):
         if any(case.picture == "squares 1" for case in cases):
-            raise ValueError("the gradients at layer 'relu' are not finite")
+            raise kind("the gradients at layer 'relu' are not finite")
         return measure(network, cases, choices)
 
     monkeypatch.setattr("gmcam.evaluation.evaluating.measure", failing)
@@ -206,8 +228,8 @@ def test_a_picture_that_fails_alone_leaves_the_others_of_its_block(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"zone": "hard"}, "a run with zone 'soft', not 'hard'"),
-        ({"threshold": 0.4}, "a run with threshold 0.5, not 0.4"),
+        ({"zone": "hard"}, "a run with arguments: zone 'soft', not 'hard'"),
+        ({"threshold": 0.4}, "a run with arguments: threshold 0.5, not 0.4"),
         ({"methods": ("gmcam",)}, r"methods \['grad_cam', 'gmcam'\], not \['gmcam'\]"),
         ({"layer": "maps"}, "layer 'relu', not 'maps'"),
     ],
@@ -227,15 +249,19 @@ def test_another_seed_is_refused(colour_network, squares_dataset, tmp_path, monk
     entry = gmcam.METHODS["smooth_full_grad"]
     other = dataclasses.replace(entry, compute=functools.partial(entry.compute, seed=1))
     monkeypatch.setitem(gmcam.METHODS, "smooth_full_grad", other)
-    with pytest.raises(ValueError, match="a run with smooth_full_grad"):
+    with pytest.raises(ValueError, match="a run with options: smooth_full_grad"):
         evaluate(colour_network, squares_dataset(1), noisy, run.folder)
 
 
 def test_other_pictures_and_other_weights_are_refused(whole, colour_network, squares_dataset):
-    with pytest.raises(ValueError, match="a run with pictures 10, not 9"):
+    with pytest.raises(ValueError, match="a run with dataset: pictures 10, not 9"):
         evaluate(colour_network, squares_dataset(9), TWO, whole.folder)
     colour_network.module.fc.weight.data += 1
-    with pytest.raises(ValueError, match="a run with sha256"):
+    with pytest.raises(ValueError, match="a run with network: sha256"):
+        evaluate(colour_network, squares_dataset(10), TWO, whole.folder)
+    colour_network.module.fc.weight.data -= 1
+    colour_network.preprocess = dataclasses.replace(colour_network.preprocess, mean=(0.5, 0.5, 0.5))
+    with pytest.raises(ValueError, match="a run with network: preprocessing"):
         evaluate(colour_network, squares_dataset(10), TWO, whole.folder)
 
 
@@ -286,7 +312,16 @@ def test_memory_does_not_grow_with_the_number_of_pictures(
     assert max(alive) <= (evaluating.AHEAD + 2) * TWO.batch * 2  # two classes in each picture
 
 
-def test_two_processes_on_one_folder_one_is_refused(colour_network, squares_dataset, tmp_path):
+def test_too_little_memory_is_told(colour_network, squares_dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("tried to allocate 80 GiB")
+
+    monkeypatch.setattr("gmcam.evaluation.evaluating.measure", full)
+    with pytest.raises(ValueError, match="4 pictures at a time take too much memory; take fewer"):
+        evaluate(colour_network, squares_dataset(4), TWO, tmp_path / "run")
+
+
+def test_two_runs_at_once_on_one_folder_one_is_refused(colour_network, squares_dataset, tmp_path):
     started, refused = threading.Event(), threading.Event()
     plain = squares_dataset(1).read
 
@@ -379,8 +414,8 @@ def command(*arguments, out, limit=12):
     return ["evaluate", *dataset, "--methods", "grad_cam,gmcam", "--out", str(out), *arguments]
 
 
-def environment(**more):
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="module")
@@ -432,13 +467,40 @@ def test_two_ranks_give_the_records_and_tables_of_one(uninterrupted, tmp_path):
     ).read_text()
 
 
+def rank_of(process):
+    """The RANK of a process of this machine that evaluates, None for another."""
+    try:
+        variables = (process / "environ").read_bytes().split(b"\0")
+        words = (process / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    if b"evaluate" not in words or b"torch.distributed.run" in words:
+        return None
+    return next((int(one.removeprefix(b"RANK=")) for one in variables if one.startswith(b"RANK=")), None)
+
+
 @pytest.mark.slow
 def test_what_a_dead_rank_left_is_done_by_the_next_run(uninterrupted, tmp_path):
     out = tmp_path / "dead"
-    done = torchrun(*command(out=out))
-    assert done.returncode == 0, done.stderr[-2000:]
-    for path in sorted((out / "records").iterdir())[1::2]:  # rank 1's blocks, as if it had died at once
-        path.unlink()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    running = subprocess.Popen(
+        [*launch, "-m", "gmcam", *command(out=out)],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (out / "records").exists() or not list((out / "records").glob("block-*")):
+        assert running.poll() is None
+        time.sleep(0.02)
+    (second,) = [
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if rank_of(process) == 1 and str(out) in (process / "cmdline").read_text()
+    ]
+    os.kill(second, signal.SIGKILL)
+    assert running.wait(120) != 0  # the launcher ends the others
+    assert len(list((out / "records").glob("block-*"))) < 6
+    assert not (out / "tables").exists()
     done = subprocess.run(
         [sys.executable, "-m", "gmcam", *command(out=out)], env=environment(), capture_output=True, text=True
     )

@@ -239,7 +239,7 @@ def test_a_voc_list_that_is_empty_or_no_text_is_refused(tiny_voc):
 def test_a_picture_listed_twice_is_refused(tiny_voc):
     tiny_voc.list("both", "halves", "both")
     assert complaint(voc, tiny_voc.root).endswith(
-        "val.txt holds two pictures called both; give each a name of its own"
+        "voc-val holds two pictures called both; every picture has a name of its own"
     )
 
 
