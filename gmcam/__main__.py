@@ -94,17 +94,22 @@ def _add_evaluate(commands: Any) -> None:
     more("--network", default="collage-vgg", metavar="NAME")
     more("--weights", default="DEFAULT", help="name in torchvision's weights enum")
     more("--methods", default=",".join(ARTICLE), metavar="A,B,C", help="the article's ten without it")
-    more("--layer", metavar="L", help="see 'gmcam layers'; the last map without it")
-    more("--zone", default="soft", metavar="Z", help="picture times map (soft), or its salient area (hard)")
-    more("--threshold", type=float, default=0.5, metavar="T", help="share of the maximum that is salient")
-    more("--tolerance", type=float, default=0, metavar="P", help="of the pointing game, in pixels")
-    more("--sigma", type=float, default=0.5, metavar="S", help="smoothing, in cells of the layer")
-    more("--fit", default="squash", metavar="F", help="squash the whole picture, or crop its middle")
-    more("--pixels", type=int, default=224, metavar="P", help="per insertion or deletion step; 0: no curves")
-    more("--mean", default="micro", metavar="M", help="over all cases (micro), or of the classes' (class)")
-    more("--batch", type=int, default=16, metavar="B", help="pictures at a time")
     more("--readers", type=int, default=1, metavar="R", help="threads that decode pictures")
     more("--out", type=Path, required=True, metavar="RUN", help="folder; an unfinished run is continued")
+
+    def choice(name: str, kind: Callable[[str], Any], letter: str, text: str) -> None:
+        # Without a default here: the one in Choices is the only one.
+        more(name, type=kind, metavar=letter, default=argparse.SUPPRESS, help=text)
+
+    choice("--layer", str, "L", "see 'gmcam layers'; the last map without it")
+    choice("--zone", str, "Z", "picture times map (soft), or its salient area (hard)")
+    choice("--threshold", float, "T", "share of the maximum that is salient")
+    choice("--tolerance", float, "P", "of the pointing game, in pixels")
+    choice("--sigma", float, "S", "smoothing, in cells of the layer")
+    choice("--fit", str, "F", "squash the whole picture, or crop its middle")
+    choice("--pixels", int, "P", "per insertion or deletion step; 0: no curves")
+    choice("--mean", str, "M", "over all cases (micro), or of the classes' (class)")
+    choice("--batch", int, "B", "pictures at a time")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -115,11 +120,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     if options.readers < 1:
         raise ValueError(f"at least one thread reads pictures, not {options.readers}")
-    taken = {field.name for field in dataclasses.fields(evaluation.Choices)} - {"methods"}
-    choices = evaluation.Choices(
-        methods=tuple(name.strip() for name in options.methods.split(",")),
-        **{name: getattr(options, name) for name in taken},
-    )
+    known = {field.name for field in dataclasses.fields(evaluation.Choices)}
+    given = {name: value for name, value in vars(options).items() if name in known}
+    given["methods"] = tuple(name.strip() for name in options.methods.split(","))
+    choices = evaluation.Choices(**given)
     dataset = images.open_dataset(options.dataset, options.root, options.split, options.limit)
     network = gmcam.load(options.network, options.weights)
     network.module.to(device())

@@ -118,6 +118,7 @@ def cases_of(record: Record, preprocess: Preprocessing, groups: Mapping[str, tup
         return []
     inputs = preprocess(record.image)
     nothing = torch.zeros(inputs.shape[1:], dtype=torch.bool)
+    counts = ~nothing if record.void is None else ~preprocess.place_mask(record.void)
     masks = {t.label: preprocess.place_mask(t.mask) for t in record.truths if t.mask is not None}
     found = []
     for truth in known:
@@ -134,7 +135,7 @@ def cases_of(record: Record, preprocess: Preprocessing, groups: Mapping[str, tup
                 inputs=inputs,
                 mask=mask,
                 others=torch.stack([nothing, *others]).any(0) & ~mask,
-                counts=~nothing if record.void is None else ~preprocess.place_mask(record.void),
+                counts=counts,
                 boxes=preprocess.place_boxes(boxes, record.image.size),
             )
         )
