@@ -1,0 +1,90 @@
+"""How an answer is judged, on exercises made for the test."""
+
+import numpy as np
+import pytest
+import torch
+
+from gmcam.exercises import EXERCISES, Answers, check, exercise
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Judge an answer against ``Answers`` of the test's own."""
+    monkeypatch.setattr("gmcam.exercises.checking.EXERCISES", registry := {})
+
+    def judge(answer, right, wrong=None, tolerance=0.02, tried_on=()):
+        registry.clear()
+        exercise("test.1", tolerance)(lambda: Answers(right, wrong or {}, tried_on))
+        return check("test.1", answer)
+
+    return judge
+
+
+@pytest.mark.parametrize("answer", [0.5, np.float32(0.505), torch.tensor(0.495), 1 / 2])
+def test_numbers_within_tolerance(ask, answer):
+    assert ask(answer, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (..., "No answer yet"),
+        (50, "percentage"),
+        (-0.5, "sign"),
+        (0.6, "too large"),
+        (0.4, "too small"),
+        (float("nan"), "not finite"),
+        ("half", "The answer is a number; this is 'half'"),
+        ([0.5, 0.5], "the answer is a number; this is an array of shape (2,)"),
+        (None, "this is of type NoneType"),
+        (0.25, "Not right: you halved twice."),
+    ],
+)
+def test_a_wrong_number_is_told_why(ask, answer, words):
+    verdict = ask(answer, 0.5, {"you halved twice": 0.25})
+    assert not verdict and words in repr(verdict)
+
+
+def test_arrays_need_the_shape_and_every_value(ask):
+    right = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert ask([[1, 2], [3, 4]], right)
+    assert ask(right.numpy(), right, tolerance=0)
+    assert "shape (4,)" in ask(right.flatten(), right).words
+    assert "1 of 4 values are off" in ask([[1, 2], [3, 5]], right).words
+    assert "columns" in ask(right.T, right, {"rows and columns are exchanged": right.T}).words
+
+
+def test_words_are_read_without_regard_to_case(ask):
+    assert ask(" Neither ", "neither", {"the inner one matters": "inner"})
+    assert "the inner one matters" in ask("inner", "neither", {"the inner one matters": "inner"}).words
+    assert "one of 'inner', 'neither'" in ask("both", "neither", {"": "inner"}).words
+    assert "one of 'neither'" in ask(1, "neither").words
+
+
+def test_sets_of_words(ask):
+    assert ask(["Cat", "cup"], {"cat", "cup"})
+    assert "1 missing, 1 too many" in ask({"cat", "coin"}, {"cat", "cup"}).words
+    assert "a set of words" in ask("cat", {"cat"}).words
+    assert "a set of words" in ask(3, {"cat"}).words
+
+
+def test_functions_are_judged_by_what_they_make(ask):
+    inputs = (torch.arange(4.0),)
+    wrong = {"you summed": torch.sum}
+    assert ask(lambda x: x.sum() / 4, torch.mean, wrong, tried_on=inputs)
+    assert "you summed" in ask(lambda x: x.sum(), torch.mean, wrong, tried_on=inputs).words
+    assert "ZeroDivisionError" in ask(lambda x: 1 / 0, torch.mean, wrong, tried_on=inputs).words
+    assert "a function" in ask(1.5, torch.mean, wrong, tried_on=inputs).words
+
+
+def test_zero_tolerance_leaves_room_for_rounding_alone(ask):
+    assert ask(7, 7, tolerance=0)
+    assert ask(7 * (1 + 1e-7), 7, tolerance=0)
+    assert not ask(7.001, 7, tolerance=0)
+
+
+def test_unknown_exercise_and_taken_name():
+    with pytest.raises(ValueError, match="no exercise is called"):
+        check("grad_cam.99", 1)
+    with pytest.raises(ValueError, match="registered already"):
+        exercise(next(iter(EXERCISES)))(lambda: Answers(1, {}))
