@@ -3,6 +3,7 @@ reader's own."""
 
 from gmcam.images.datasets import VOC_CLASSES, coco, collage, imagenet, open_dataset, voc
 from gmcam.images.matching import IMAGENET_CLASSES, MATCHES, Match, class_groups
+from gmcam.images.mosaics import GREY, mosaic
 from gmcam.images.photos import PHOTOS, Photo, photo
 from gmcam.images.reading import Picture, open_picture
 from gmcam.images.records import Dataset, Record, Truth
@@ -10,6 +11,7 @@ from gmcam.images.scenes import CLASSES, GROUNDS, Scene, dual_class_scenes, scen
 
 __all__ = [
     "CLASSES",
+    "GREY",
     "GROUNDS",
     "IMAGENET_CLASSES",
     "MATCHES",
@@ -27,6 +29,7 @@ __all__ = [
     "collage",
     "dual_class_scenes",
     "imagenet",
+    "mosaic",
     "open_dataset",
     "open_picture",
     "photo",

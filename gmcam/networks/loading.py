@@ -111,6 +111,19 @@ def checkpoint(weights: torchvision.models.WeightsEnum) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(weights.url).path).name)
 
 
+def weights_on_disk(name: str) -> list[str]:
+    """The weights of one of torchvision's networks that ``load`` finds without a download.
+
+    Names of its weights enum, the default ones first; those without a classifier are left out. Raises
+    ``ValueError`` for a name that torchvision does not know.
+    """
+    if name not in torchvision_names():
+        raise ValueError(f"torchvision has no network called {name!r}")
+    available = torchvision.models.get_model_weights(name)
+    there = [one for one in available if one.meta["categories"] and checkpoint(one).exists()]
+    return [one.name for one in sorted(there, key=lambda one: one is not available.DEFAULT)]
+
+
 def _pretrained(name: str, weights: torchvision.models.WeightsEnum) -> nn.Module:
     path = checkpoint(weights)
     was_there = path.exists()

@@ -15,7 +15,7 @@ from PIL import Image
 
 import gmcam
 from gmcam.capture import capture
-from gmcam.networks import loading, torchvision_names
+from gmcam.networks import loading, torchvision_names, weights_on_disk
 
 SMALL = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
 CLASSIFIERS = [
@@ -198,6 +198,27 @@ def test_half_a_download_is_refused_and_not_kept(served, cache):
     path = served(small_file()[:100_000], sha256=digest, claimed=len(small_file()))
     assert_says_what_to_put_where(failure(), path, SMALL.url)
     assert not list(cache.iterdir())
+
+
+def test_weights_on_disk_are_named_the_default_ones_first(cache):
+    everything = torchvision.models.get_model_weights("resnet50")
+    assert weights_on_disk("resnet50") == []
+    loading.checkpoint(everything.IMAGENET1K_V1).touch()
+    assert weights_on_disk("resnet50") == ["IMAGENET1K_V1"]
+    loading.checkpoint(everything.DEFAULT).touch()
+    assert weights_on_disk("resnet50") == ["IMAGENET1K_V2", "IMAGENET1K_V1"]
+    assert weights_on_disk("resnet18") == []
+
+
+def test_weights_without_a_classifier_are_not_named(cache):
+    for weights in torchvision.models.get_model_weights("vgg16"):
+        loading.checkpoint(weights).touch()
+    assert weights_on_disk("vgg16") == ["IMAGENET1K_V1"]
+
+
+def test_weights_of_an_unknown_network_are_refused():
+    with pytest.raises(ValueError, match="torchvision has no network called 'resnet51'"):
+        weights_on_disk("resnet51")
 
 
 def other_network():
