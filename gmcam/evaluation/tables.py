@@ -1,8 +1,8 @@
-"""A run's records as tables: every metric of every method with its interval, and differences."""
+"""Records as tables: every metric of every method with its interval, and differences."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,45 +14,59 @@ from gmcam.evaluation.runs import Run
 from gmcam.evaluation.totals import Totals, interval
 from gmcam.methods import METHODS
 
+COLUMNS = ["method", "metric", "value", "low", "high", "count"]
+KEYS = ["picture", "label", "method"]  # what tells the rows of a run's records apart
 
-def summary(run: Run, mean: str | None = None, metrics: Sequence[str] = tuple(METRICS)) -> pd.DataFrame:
+
+def summary(
+    records: Run | pd.DataFrame, mean: str | None = None, metrics: Sequence[str] | None = None
+) -> pd.DataFrame:
     """One row per method and metric: ``value``, ``low`` and ``high`` (95 % interval), ``count``.
 
-    ``mean``: ``micro`` or ``class``, as in ``Choices``; the run's own without it. ``count``: the pairs of
-    picture and class in which the metric is defined. Metrics that no pair defines, such as Dice without
-    masks, are left out. ``metrics``: those that are wanted. Raises ``ValueError`` for another mean or an
-    unknown metric.
+    ``records``: a run, or a frame of records with a ``picture``, a ``label`` and a ``method`` in each row
+    and a column per metric, some of which may be the caller's own. ``mean``: ``micro`` or ``class``, as in
+    ``Choices``; without it the run's own, and ``micro`` for a frame. ``metrics``: those that are wanted;
+    without them all of ``METRICS``. ``count``: the pairs of picture and class in which the metric is
+    defined. Metrics that no pair defines, such as Dice without masks, are left out. Raises
+    ``ValueError`` for another mean, an unknown metric or a frame without one of the three columns.
     """
-    for name in metrics:
-        if name not in METRICS:
-            raise ValueError(f"no metric is called {name!r}; there are {', '.join(METRICS)}")
+    wanted = _wanted(records, metrics)
     rows = []
-    for method, means, counts in _means(run, mean):
+    for method, means, counts in _means(records, mean, wanted):
         low, high = interval(means)
-        for i, metric in enumerate(METRICS):
-            if counts[i] and metric in metrics:
-                rows.append((method, metric, means[0, i], low[i], high[i], int(counts[i])))
-    return pd.DataFrame(rows, columns=["method", "metric", "value", "low", "high", "count"])
+        rows += [
+            (method, metric, means[0, i], low[i], high[i], int(counts[i]))
+            for i, metric in enumerate(wanted)
+            if counts[i]
+        ]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def differences(run: Run, reference: str, mean: str | None = None) -> pd.DataFrame:
-    """Each other method minus ``reference``, on the same pictures: columns as ``summary``'s.
+def differences(
+    records: Run | pd.DataFrame,
+    reference: str,
+    mean: str | None = None,
+    metrics: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Each other method minus ``reference``, on the same pictures: arguments and columns as ``summary``'s.
 
-    Raises ``ValueError`` for a reference that the run does not hold.
+    Raises ``ValueError`` as ``summary`` does, and for a reference that the records do not hold.
     """
-    found = {method: (means, counts) for method, means, counts in _means(run, mean)}
+    wanted = _wanted(records, metrics)
+    found = {method: (means, counts) for method, means, counts in _means(records, mean, wanted)}
     if reference not in found:
-        raise ValueError(f"the run compares {', '.join(found)}, not {reference!r}")
+        held = "run compares" if isinstance(records, Run) else "records compare"
+        raise ValueError(f"the {held} {', '.join(found)}, not {reference!r}")
     rows = []
     for method, (means, counts) in found.items():
         difference = means - found[reference][0]
         low, high = interval(difference)
         rows += [
             (method, metric, difference[0, i], low[i], high[i], int(counts[i]))
-            for i, metric in enumerate(METRICS)
+            for i, metric in enumerate(wanted)
             if counts[i] and method != reference
         ]
-    return pd.DataFrame(rows, columns=["method", "metric", "value", "low", "high", "count"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def status(run: Run) -> dict[str, int]:
@@ -67,14 +81,17 @@ def status(run: Run) -> dict[str, int]:
 
 def table(rows: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
     """``summary`` or ``differences`` to be read: a line per method, a column per metric, the interval
-    in brackets. ``signed``: a plus before what is positive."""
+    in brackets. ``signed``: a plus before what is positive. A metric of the caller's own comes after
+    those of ``METRICS``, under the name that it has."""
     number = "{:+.3f}" if signed else "{:.3f}"
     text = [
         f"{number} [{number}, {number}]".format(row.value, row.low, row.high).replace("-", "−")
         for row in rows.itertuples()
     ]
     wide = rows.assign(text=text).pivot(index="method", columns="metric", values="text")
-    wide = wide.loc[list(dict.fromkeys(rows["method"])), [c for c in METRICS if c in wide.columns]]
+    held = list(dict.fromkeys(rows["metric"]))
+    order = [*(name for name in METRICS if name in held), *(name for name in held if name not in METRICS)]
+    wide = wide.loc[list(dict.fromkeys(rows["method"])), order]
     wide.index = pd.Index([METHODS[name].title if name in METHODS else name for name in wide.index])
     return wide.rename(columns={name: " ".join(words) for name, words in METRICS.items()}).rename_axis(
         index="Method", columns=None
@@ -100,18 +117,42 @@ def write_tables(run: Run) -> Path:
     return folder
 
 
-def _means(run: Run, mean: str | None) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _wanted(records: Run | pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:
+    """The metrics that are asked for, those of ``METRICS`` first."""
+    known = list(METRICS)
+    if not isinstance(records, Run):
+        lost = [name for name in KEYS if name not in records.columns]
+        if lost:
+            raise ValueError(f"records have the columns {', '.join(KEYS)}; here there is no {lost[0]!r}")
+        numbers = records.select_dtypes(["number", "bool"]).columns
+        known = [name for name in METRICS if name in numbers]
+        known += [name for name in numbers if name not in METRICS]
+    for name in metrics or ():
+        if name not in known:
+            raise ValueError(f"no metric is called {name!r}; there are {', '.join(known)}")
+    return [name for name in known if name in (METRICS if metrics is None else metrics)]
+
+
+def _means(
+    records: Run | pd.DataFrame, mean: str | None, metrics: Sequence[str]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Each method with its means (1 + replicates, metrics) and counts (metrics,)."""
-    mean = mean or run.description["arguments"]["mean"]
+    if isinstance(records, Run):
+        mean = mean or records.description["arguments"]["mean"]
+        methods: list[str] = records.description["arguments"]["methods"]
+        blocks: Iterable[pd.DataFrame] = (block.to_pandas() for block in records.blocks())
+    else:
+        mean = mean or MEANS[0]
+        methods = list(dict.fromkeys(records["method"].dropna()))
+        blocks = [records]
     if mean not in MEANS:
         raise ValueError(f"a mean is {' or '.join(MEANS)}, not {mean!r}")
-    methods: list[str] = run.description["arguments"]["methods"]
     groups: dict[str, dict[str, Totals]] = {method: {} for method in methods}
-    for block in run.blocks():
+    for block in blocks:
         by = ["method", "label"] if mean == "class" else ["method"]
-        for names, part in block.to_pandas().groupby(by):
-            totals = groups[names[0]].setdefault(str(names[1:]), Totals.empty(len(METRICS)))
-            totals.update(part["picture"].tolist(), part[list(METRICS)].to_numpy(float))
+        for names, part in block.groupby(by):
+            totals = groups[names[0]].setdefault(str(names[1:]), Totals.empty(len(metrics)))
+            totals.update(part["picture"].tolist(), part[list(metrics)].to_numpy(float))
     for method in filter(groups.get, methods):
         found = groups[method].values()
         counts = np.sum([totals.counts[0] for totals in found], axis=0)

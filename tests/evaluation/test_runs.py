@@ -13,6 +13,7 @@ import time
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -104,6 +105,39 @@ def test_differences_are_paired(whole):
     assert found["high"] - found["low"] < 0.8 * (apart["high"] - apart["low"])
     with pytest.raises(ValueError, match="compares grad_cam, gmcam, not 'cam'"):
         differences(whole, "cam")
+
+
+def test_a_metric_of_the_callers_own_is_a_column_beside_the_others(whole):
+    frame = records(whole)
+    pd.testing.assert_frame_equal(summary(frame), summary(whole))
+    pd.testing.assert_frame_equal(differences(frame, "gmcam"), differences(whole, "gmcam"))
+    frame["Twice ↑"] = 2 * frame["inside"]
+    frame.loc[frame["label"] == "red", "Twice ↑"] = np.nan  # not defined there
+    found = summary(frame, metrics=["Twice ↑", "inside"])
+    wide = table(found)
+    assert wide.columns.tolist() == ["Share inside ↑", "Twice ↑"]
+    row = found.query("method == 'gmcam' and metric == 'Twice ↑'").iloc[0]
+    defined = frame.query("method == 'gmcam' and label != 'red'")
+    assert row["count"] == len(defined) < 20
+    assert row["value"] == pytest.approx(2 * defined["inside"].mean())
+    assert row["low"] < row["value"] < row["high"]
+    assert wide.loc["GMCAM", "Twice ↑"].startswith(f"{row['value']:.3f} [")
+    by_class = summary(frame, "class", ["Twice ↑"]).set_index("method")["value"]
+    assert by_class["gmcam"] == pytest.approx(defined.groupby("label")["Twice ↑"].mean().mean())
+    paired = differences(frame, "grad_cam", metrics=["Twice ↑"])
+    assert paired[["method", "metric"]].values.tolist() == [["gmcam", "Twice ↑"]]
+
+
+def test_records_that_are_no_records_are_told_so(whole):
+    frame = records(whole)
+    with pytest.raises(ValueError, match=r"columns picture, label, method; here there is no 'label'"):
+        summary(frame.drop(columns="label"))
+    with pytest.raises(ValueError, match="no metric is called 'near'; there are salience_drop"):
+        summary(frame, metrics=["near"])
+    with pytest.raises(ValueError, match="the records compare grad_cam, gmcam, not 'cam'"):
+        differences(frame, "cam")
+    with pytest.raises(ValueError, match="micro or class, not 'macro'"):
+        summary(frame, "macro")
 
 
 def test_tables_are_written_to_be_read_by_people_and_programs(whole):
