@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 120_000_000
-Picture = Image.Image | np.ndarray | str | os.PathLike[str]
+Picture = Image.Image | np.ndarray | str | os.PathLike[str] | bytes
 
 
 def open_picture(source: Picture) -> Image.Image:
     """A picture as 8-bit RGB, upright.
 
-    ``source``: a path; a PIL picture; or an array (H, W), (H, W, 3) or (H, W, 4), uint8 or float in
-    [0, 1]. EXIF rotation is applied; greyscale and palettes become colour; transparency is laid over
-    white; 16-bit greyscale is scaled to 8; CMYK is converted; of an animation the first frame is
-    taken.
+    ``source``: a path; the bytes of a picture file; a PIL picture; or an array (H, W), (H, W, 3) or
+    (H, W, 4), uint8 or float in [0, 1]. EXIF rotation is applied; greyscale and palettes become colour;
+    transparency is laid over white; 16-bit greyscale is scaled to 8; CMYK is converted; of an animation
+    the first frame is taken.
 
-    Raises ``ValueError`` for a path that is missing, a folder, empty, not a picture, cut short or
-    larger than ``MAX_PIXELS``, and for an array of another shape or type.
+    Raises ``ValueError`` for a path that is missing or a folder, for a file that is empty, not a picture,
+    cut short or larger than ``MAX_PIXELS``, and for an array of another shape or type.
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source)
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), "the file", len(source))
     if not isinstance(source, str | os.PathLike):
         raise ValueError(f"a picture is a path, a PIL picture or an array, not a {type(source).__name__}")
     path = Path(source)
@@ -35,24 +39,28 @@ def open_picture(source: Picture) -> Image.Image:
         raise ValueError(f"there is no file {path}")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name a picture file in it")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (zero bytes); name a picture file")
+    return _decode(path, str(path), path.stat().st_size)
+
+
+def _decode(file: Path | IO[bytes], name: str, size: int) -> Image.Image:
+    if size == 0:
+        raise ValueError(f"{name} is empty (zero bytes); name a picture file")
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures before we can measure them; our own limit speaks below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(file) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 return _to_rgb(picture)
     except Image.DecompressionBombError:
         raise ValueError(
-            f"{path} unpacks to more than {MAX_PIXELS // 1_000_000} megapixels; scale it down first"
+            f"{name} unpacks to more than {MAX_PIXELS // 1_000_000} megapixels; scale it down first"
         ) from None
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is not a picture that Pillow can read; try PNG or JPEG") from None
+        raise ValueError(f"{name} is not a picture that Pillow can read; try PNG or JPEG") from None
     except (OSError, SyntaxError, EOFError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read to its end ({error}); save it again") from None
+        raise ValueError(f"{name} cannot be read to its end ({error}); save it again") from None
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from functools import lru_cache
 from html import escape
 
 import ipywidgets
@@ -19,25 +18,47 @@ WIDTH = 288
 FAST = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
 
 
+class _Subject:
+    """The picture in hand: how it looks, what the network says of it, and the maps computed so far."""
+
+    def __init__(self, network: Network, image: Source) -> None:
+        self.network = network
+        view = network.view(image)
+        self.view = view.resize((WIDTH, round(WIDTH * view.height / view.width)), Image.Resampling.LANCZOS)
+        self.inputs = network.prepare(image)
+        self.probabilities = network.probabilities(self.inputs)[0].tolist()
+        self.computed: dict[tuple[int, str, str], Result] = {}
+
+    def result(self, index: int, layer: str, method: str) -> Result:
+        key = index, layer, method
+        if key not in self.computed:
+            self.computed[key] = explain(self.network, self.inputs, index, method=method, layer=layer)
+        return self.computed[key]
+
+    def by_probability(self) -> list[int]:
+        return sorted(range(len(self.probabilities)), key=lambda index: -self.probabilities[index])
+
+    def options(self, indices: list[int]) -> list[tuple[str, int]]:
+        """Classes to choose from, with their probabilities."""
+        return [(f"{self.network.class_name(i)} ({self.probabilities[i]:.1%})", i) for i in indices]
+
+
 def explorer(
     network: Network,
     image: Source,
     classes: tuple[str, ...] = (),
     methods: tuple[str, ...] = FAST,
 ) -> ipywidgets.VBox:
-    """Controls for class, layer, method and opacity, and the picture with its saliency map.
+    """Controls for class, layer, method and opacity, a button for another picture, and its saliency map.
 
-    ``classes``: names to choose from, the network's five most probable without them. ``methods``:
-    names in ``METHODS``, a few of one pass without them. Every change recomputes what it touches; the
-    class, layer and method keep the map that was computed once, so opacity moves at the speed of
-    drawing. It needs a running kernel. Raises ``ValueError`` for an unknown class or method.
+    ``classes``: names to choose from; without them, and for another picture, all that the network knows,
+    the most probable first.
+    ``methods``: names in ``METHODS``, a few of one pass without them. A map is computed when it is first
+    looked at and then kept as long as its picture is. Afterwards it moves at the speed of drawing. It
+    needs a running kernel. Raises ``ValueError`` for an unknown class or method.
     """
-    view = network.view(image)
-    view = view.resize((WIDTH, round(WIDTH * view.height / view.width)), Image.Resampling.LANCZOS)
-    inputs = network.prepare(image)
-    probabilities = network.probabilities(inputs)[0]
-    indices = [network.class_index(name) for name in classes]
-    indices = indices or probabilities.topk(min(5, len(probabilities))).indices.tolist()
+    subject = _Subject(network, image)
+    offered = [network.class_index(name) for name in classes] or subject.by_probability()
     for name in methods:
         if name not in METHODS:
             raise ValueError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
@@ -45,10 +66,7 @@ def explorer(
     wide = {"description_width": "5em"}
     layout = ipywidgets.Layout(width="22em")
     target = ipywidgets.Dropdown(
-        options=[(f"{network.class_name(i)} ({probabilities[i]:.1%})", i) for i in indices],
-        description="class",
-        style=wide,
-        layout=layout,
+        options=subject.options(offered), description="class", style=wide, layout=layout
     )
     layer = ipywidgets.SelectionSlider(
         options=list(network.layers),
@@ -67,31 +85,41 @@ def explorer(
     opacity = ipywidgets.FloatSlider(
         0.75, min=0, max=1, step=0.05, description="opacity", style=wide, layout=layout
     )
+    upload = ipywidgets.FileUpload(accept="image/*", description="Your own picture", layout=layout)
     picture = ipywidgets.Image(format="png", width=WIDTH, layout=ipywidgets.Layout(max_width="100%"))
     words = ipywidgets.HTML()
 
-    @lru_cache(maxsize=256)
-    def computed(index: int, layer_name: str, method_name: str) -> Result:
-        return explain(network, inputs, index, method=method_name, layer=layer_name)
-
     def draw(_change: object = None) -> None:
         try:
-            result = computed(target.value, layer.value, method.value)
+            result = subject.result(target.value, layer.value, method.value)
         except ValueError as error:  # CAM away from the last map: say so and show the bare picture
-            picture.value = _png(np.asarray(view))
+            picture.value = _png(np.asarray(subject.view))
             words.value = f"<em>{escape(str(error))}</em>"
             return
-        picture.value = _png(overlay(view, result.maps[0].cpu(), opacity.value))
+        picture.value = _png(overlay(subject.view, result.maps[0].cpu(), opacity.value))
         row, column = divmod(int(result.raw[0].argmax()), result.raw.shape[2])
         words.value = (
             f"logit {result.score[0]:.2f}; map of {result.raw.shape[1]} × {result.raw.shape[2]} cells"
             + ("; the map is empty" if result.empty[0] else f", strongest in row {row}, column {column}")
         )
 
+    def take(_change: object) -> None:
+        nonlocal subject
+        if not upload.value:
+            return
+        try:
+            subject = _Subject(network, bytes(upload.value[0]["content"]))
+        except ValueError as error:  # the picture in hand stays
+            words.value = f"<em>{escape(str(error))}</em>"
+            return
+        target.options = subject.options(subject.by_probability())
+        draw()
+
     for control in (target, layer, method, opacity):
         control.observe(draw, "value")
+    upload.observe(take, "value")
     draw()
-    controls = ipywidgets.VBox([target, layer, method, opacity, words])
+    controls = ipywidgets.VBox([target, layer, method, opacity, upload, words])
     wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap")
     return ipywidgets.VBox([ipywidgets.Box([picture, controls], layout=wrap)])
 

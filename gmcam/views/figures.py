@@ -52,15 +52,40 @@ def overlay(image: Source, saliency: Tensor | np.ndarray, opacity: float = 0.75)
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity lies between 0 and 1, not {opacity}")
+    picture = open_picture(image)
+    colours, scaled = _colours(saliency, picture.size)
+    weight = (opacity * scaled)[..., None]
+    return (_grey(picture) * (1 - weight) + colours * weight).astype(np.uint8)
+
+
+def greyed(image: Source) -> Image.Image:
+    """The picture that lies beneath an overlay: grey, and less dark than the map's darkest colour."""
+    return Image.fromarray(_grey(open_picture(image)).astype(np.uint8).repeat(3, axis=2))
+
+
+def coloured(saliency: Tensor | np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """A saliency map (h, w) in [0, 1] as an RGBA picture of ``size`` (width, height).
+
+    A cell of value s has the map's colour and the opacity s, so that laid over ``greyed`` it is
+    ``overlay``. Raises ``ValueError`` for a map that is not (h, w).
+    """
+    colours, scaled = _colours(saliency, size)
+    return Image.fromarray(
+        np.concatenate([colours, scaled[..., None] * 255], axis=2).round().astype(np.uint8)
+    )
+
+
+def _grey(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("L"), dtype=np.float32)[..., None] * 0.8 + 25
+
+
+def _colours(saliency: Tensor | np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The map at ``size``: colours (H, W, 3) in 0…255, and values (H, W) in [0, 1]."""
     values = np.asarray(saliency, dtype=np.float32)
     if values.ndim != 2:
         raise ValueError(f"a saliency map is (h, w), not {values.shape}")
-    picture = open_picture(image)
-    scaled = np.asarray(Image.fromarray(values).resize(picture.size, Image.Resampling.BILINEAR))
-    grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None] * 0.8 + 25
-    colours = _colour_table()[(scaled.clip(0, 1) * 255).astype(np.uint8)]
-    weight = (opacity * scaled.clip(0, 1))[..., None]
-    return (grey * (1 - weight) + colours * weight).astype(np.uint8)
+    scaled = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
+    return _colour_table()[(scaled * 255).astype(np.uint8)], scaled
 
 
 def _colour_table() -> np.ndarray:

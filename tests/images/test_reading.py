@@ -179,6 +179,7 @@ def test_a_file_that_cannot_be_used_is_named_with_what_would_be_right(name, cont
     sentence = complaint(path)
     assert sentence.startswith(str(path))
     assert message in sentence
+    assert complaint(content) == sentence.replace(str(path), "the file")
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "tiff", "webp", "bmp"])

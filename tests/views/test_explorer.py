@@ -1,6 +1,7 @@
 import io
 import statistics
 import time
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -108,12 +109,51 @@ def test_two_changes_add_up_and_can_be_taken_back(network):
     assert np.array_equal(shown(widget), first)
 
 
-def test_without_names_the_five_most_probable_classes_are_offered(network):
-    chances, indices = network.probabilities(PICTURE)[0].sort(descending=True)
-    options = control(explorer(network, PICTURE), "class").options
-    assert options == tuple(
-        (f"{network.classes[i]} ({p:.1%})", i) for p, i in zip(chances[:5], indices[:5].tolist(), strict=True)
+def by_probability(network, image=PICTURE):
+    chances, indices = network.probabilities(image)[0].sort(descending=True)
+    return tuple(
+        (f"{network.classes[i]} ({p:.1%})", i) for p, i in zip(chances, indices.tolist(), strict=True)
     )
+
+
+def test_without_names_all_classes_are_offered_the_most_probable_first(network):
+    assert control(explorer(network, PICTURE), "class").options == by_probability(network)
+
+
+def upload(widget, content):
+    """What the front end does when the reader has chosen a file."""
+    button = control(widget, "Your own picture")
+    file = {"name": "a", "type": "image/png", "size": len(content), "content": memoryview(content)}
+    button.value = [file | {"last_modified": datetime(2026, 1, 1, tzinfo=UTC)}]
+
+
+def png(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def test_a_reader_can_take_a_picture_of_their_own(network):
+    other = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 50, 3), dtype=np.uint8))
+    widget = explorer(network, PICTURE, classes=("cat", "hat"))
+    upload(widget, png(other))
+    assert control(widget, "class").options == by_probability(network, other)
+    top = int(network.probabilities(other)[0].argmax())
+    result = explain(network, other, top)
+    assert np.array_equal(shown(widget), overlay(base(network, other), result.maps[0], 0.75))
+    control(widget, "class").value = (top + 1) % 6
+    assert f"logit {explain(network, other, (top + 1) % 6).score[0]:.2f}" in words(widget)
+
+
+@pytest.mark.parametrize("content", [b"no picture", b"", png(PICTURE)[:200]])
+def test_a_file_that_is_no_picture_leaves_the_one_in_hand(network, content):
+    widget = explorer(network, PICTURE)
+    before = shown(widget)
+    upload(widget, content)
+    assert "the file" in words(widget)
+    assert np.array_equal(shown(widget), before)
+    control(widget, "layer").value = "16x16"
+    assert np.array_equal(shown(widget), expected(network, widget))
 
 
 def test_classes_and_methods_asked_for_are_offered_in_their_order(network):

@@ -1,0 +1,210 @@
+"""Sliders that work without a kernel: every state is drawn beforehand, and the page picks one.
+
+``freeze`` is for any drawing, ``frozen_explorer`` for class × layer × method × opacity of one picture.
+Both are ordinary widgets in a live notebook. In a rendered page the front end alone moves them: each
+control's ``index`` is linked to the ``selected_index`` of nested ``Stack`` widgets, whose leaves hold
+the pictures as WebP. A ``value`` or a Python callback would need a kernel; an index does not.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets
+import numpy as np
+from PIL import Image
+
+from gmcam.images.reading import Picture as Source
+from gmcam.methods import METHODS, compare
+from gmcam.networks.network import Network
+from gmcam.views.figures import Picture, coloured, greyed
+
+OPACITIES = (0.25, 0.5, 0.75, 1.0)
+METHODS_SHOWN = ("grad_cam", "grad_cam_pp", "x_grad_cam", "hires_cam", "guidance_map", "gmcam")
+# Of WebP; higher ones double the page for no visible gain. What lies under is stored once.
+_QUALITY, _ALPHA_QUALITY, _QUALITY_UNDER = 75, 70, 90
+# The theme dims pictures on dark pages; `dark-light` and `filter` keep saliency colours as they are.
+_OPACITY_RULES = "".join(f".gmcam-opacity-{round(100 * o)} img {{opacity: {o}}}\n" for o in OPACITIES)
+_STYLE = f"""<style>
+.gmcam-frozen {{position: relative; max-width: 100%}}
+.gmcam-frozen figure {{margin: 0}}
+.gmcam-frozen img {{display: block; width: 100%; filter: none}}
+.gmcam-frozen figcaption {{line-height: 1.4; min-height: 4.2em; padding-top: 0.4em}}
+.gmcam-under {{position: absolute; top: 0; left: 0; width: 100%}}
+.gmcam-over {{position: relative}}
+{_OPACITY_RULES}</style>"""
+
+Drawing = tuple[Source | Picture, str]
+
+
+def freeze(
+    draw: Callable[..., Drawing],
+    choices: Mapping[str, Sequence[str] | Mapping[str, Any]],
+    *,
+    sliders: Iterable[str] = (),
+    start: Mapping[str, str] | None = None,
+    width: int = 320,
+    under: Source | None = None,
+) -> ipywidgets.VBox:
+    """Controls for ``choices`` and, for each combination, the picture that ``draw`` makes of it.
+
+    ``choices``: what each control offers, labels, or labels with the value that stands for each.
+    ``draw`` takes one value per control, by name, and gives a picture (as ``open_picture`` takes it, or
+    a figure of ``gmcam.views``) and a sentence that tells what it shows; the sentence stands below it
+    and is its alternative text. It is called once for every combination, so the page grows with their
+    number: 90 pictures of 160 pixels are about half a megabyte. ``sliders``: the controls whose choices
+    have an order. ``start``: labels to begin with, the first ones without it. ``width``: in pixels, on
+    the page. With ``under``, pictures are see-through and lie over that one, and a control for opacity
+    is added.
+
+    Raises ``ValueError`` without a choice, for a control without one, and for names in ``sliders`` or
+    ``start`` that ``choices`` lacks.
+    """
+    options = {
+        name: dict(of) if isinstance(of, Mapping) else {o: o for o in of} for name, of in choices.items()
+    }
+    if not options or not all(options.values()):
+        raise ValueError("freeze needs at least one control, and every control at least one choice")
+    sliders, start = set(sliders), dict(start or {})
+    for name in [*sliders, *start]:
+        if name not in options:
+            raise ValueError(f"there is no control {name!r}; there are {', '.join(options)}")
+    for name, label in start.items():
+        if label not in options[name]:
+            raise ValueError(f"{name} has no choice {label!r}; it has {', '.join(options[name])}")
+    controls = {
+        name: _control(name, list(of), name in sliders, list(of).index(start[name]) if name in start else 0)
+        for name, of in options.items()
+    }
+
+    leaf_layout = ipywidgets.Layout(margin="0", overflow="visible")
+
+    def stack(names: list[str], chosen: dict[str, Any]) -> ipywidgets.Widget:
+        if not names:
+            picture, words = draw(**chosen)
+            return ipywidgets.HTML(_figure(picture, words), layout=leaf_layout)
+        name, *rest = names
+        children = [stack(rest, chosen | {name: value}) for value in options[name].values()]
+        return _linked(controls[name], children, leaf_layout)
+
+    pictures = stack(list(options), {})
+    shown = [ipywidgets.HTML(_STYLE, layout=ipywidgets.Layout(display="none"))]
+    if under is not None:
+        base = ipywidgets.HTML(
+            f'<img class="dark-light" alt="" src="{_webp(under, _QUALITY_UNDER)}">', layout=leaf_layout
+        )
+        base.add_class("gmcam-under")
+        controls["opacity"] = _control("opacity", [f"{o:.0%}" for o in OPACITIES], True, 2)
+        # One stack of pictures, seen through boxes of different opacity: nothing is stored twice.
+        boxes = [ipywidgets.Box([pictures], layout=leaf_layout) for _ in OPACITIES]
+        for box, opacity in zip(boxes, OPACITIES, strict=True):
+            box.add_class(f"gmcam-opacity-{round(100 * opacity)}")
+        pictures = _linked(controls["opacity"], boxes, leaf_layout)
+        pictures.add_class("gmcam-over")
+        shown.append(base)
+    frame = ipywidgets.VBox(
+        [*shown, pictures], layout=ipywidgets.Layout(width=f"{width}px", overflow="visible")
+    )
+    frame.add_class("gmcam-frozen")
+    wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", grid_gap="1em")
+    return ipywidgets.VBox([ipywidgets.Box([frame, ipywidgets.VBox(list(controls.values()))], layout=wrap)])
+
+
+def frozen_explorer(
+    network: Network,
+    image: Source,
+    classes: Sequence[str],
+    methods: Sequence[str] = METHODS_SHOWN,
+    layers: Sequence[str] | None = None,
+    *,
+    size: int = 160,
+    width: int = 320,
+) -> ipywidgets.VBox:
+    """Class × layer × method × opacity for one picture, computed here and now for all combinations.
+
+    ``classes``: names. ``methods``: names in ``METHODS`` that explain a layer. ``layers``: all of
+    ``network.layers`` without it. ``size``: side of the stored maps in pixels; ``width``: on the page.
+    Raises ``ValueError`` like ``explain``.
+    """
+    view = network.view(image)
+    view = view.resize((width, round(width * view.height / view.width)), Image.Resampling.LANCZOS)
+    stored = (size, round(size * view.height / view.width))
+    inputs = network.prepare(image)
+    layers = list(network.layers) if layers is None else list(layers)
+    found = {
+        (name, layer, result.method): result
+        for name in classes
+        for layer in layers
+        for result in compare(network, inputs, name, methods=methods, layer=layer)
+    }
+
+    def draw(**chosen: str) -> Drawing:
+        result = found[chosen["class"], chosen["layer"], chosen["method"]]
+        title, label = METHODS[result.method].title, result.label(0)
+        words = f"{title} for {label}, logit {result.score[0]:.2f}, at {chosen['layer']} cells: "
+        words += "the map is empty" if result.empty[0] else f"strongest {_place(result.raw[0])}"
+        return coloured(result.maps[0].cpu(), stored), words + "."
+
+    return freeze(
+        draw,
+        {
+            "class": classes,
+            "layer": layers,
+            "method": {METHODS[name].title: name for name in methods},
+        },
+        sliders=["layer"],
+        start={"layer": layers[-1], "method": METHODS[methods[-1]].title},
+        width=width,
+        under=greyed(view),
+    )
+
+
+def _control(name: str, labels: list[str], ordered: bool, index: int) -> ipywidgets.Widget:
+    kind = ipywidgets.SelectionSlider if ordered else ipywidgets.Dropdown
+    return kind(
+        options=labels,
+        index=index,
+        description=name,
+        style={"description_width": "5em"},
+        layout=ipywidgets.Layout(width="20em", max_width="100%"),
+    )
+
+
+def _linked(
+    control: ipywidgets.Widget, children: list[ipywidgets.Widget], layout: ipywidgets.Layout
+) -> ipywidgets.Stack:
+    stack = ipywidgets.Stack(children, selected_index=control.index, layout=layout)
+    ipywidgets.jsdlink((control, "index"), (stack, "selected_index"))
+    return stack
+
+
+def _figure(picture: Source | Picture, words: str) -> str:
+    text = escape(words)
+    return (
+        f'<figure><img class="dark-light" alt="{text}" src="{_webp(picture)}">'
+        f"<figcaption>{text}</figcaption></figure>"
+    )
+
+
+def _webp(picture: Source | Picture, quality: int = _QUALITY) -> str:
+    """The picture as a data address."""
+    if isinstance(picture, Picture):
+        picture = Image.open(io.BytesIO(picture._repr_png_())).convert("RGB")
+    if not isinstance(picture, Image.Image):
+        picture = Image.fromarray(np.asarray(picture))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="webp", quality=quality, alpha_quality=_ALPHA_QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _place(raw: Any) -> str:
+    """Where the strongest cell lies, in words: "in the middle", "at the top left"."""
+    height, width = raw.shape
+    row, column = divmod(int(raw.argmax()), width)
+    down = ("top", "", "bottom")[3 * row // height]
+    across = ("left", "", "right")[3 * column // width]
+    return " ".join(["at the", *filter(None, (down, across))]) if down or across else "in the middle"

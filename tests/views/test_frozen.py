@@ -1,0 +1,193 @@
+"""Frozen explorers, read as a page's front end reads them: from the saved state of the widgets alone."""
+
+import base64
+import io
+import itertools
+import re
+from dataclasses import replace
+from html import unescape
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets.embed import dependency_state
+from PIL import Image
+
+import gmcam
+from gmcam.views import freeze, frozen_explorer, greyed, grid, overlay
+
+GREYS = {"dark": 0, "middle": 128, "light": 255}
+CHOICES = {"grey": GREYS, "word": ["one", "two"]}
+
+
+def draw(grey, word):
+    return np.full((8, 8, 3), grey, np.uint8), f"<{word}> & {grey}"
+
+
+class Page:
+    """The widgets' state without a kernel, and the links that the front end follows."""
+
+    def __init__(self, widget):
+        self.models = dependency_state([widget], drop_defaults=False)
+        self.root = widget.model_id
+        links = [m["state"] for m in self.models.values() if m["model_name"] == "DirectionalLinkModel"]
+        self.links = [[self.end(link["source"]), self.end(link["target"])] for link in links]
+        self.controls = {self.models[source]["state"]["description"]: source for (source, _), _ in self.links}
+
+    def end(self, pair):
+        name, trait = pair
+        return name.removeprefix("IPY_MODEL_"), trait
+
+    def labels(self, control):
+        return self.models[self.controls[control]]["state"]["_options_labels"]
+
+    def choose(self, control, label):
+        chosen = self.controls[control]
+        self.models[chosen]["state"]["index"] = self.labels(control).index(label)
+        for (source, trait), (target, other) in self.links:
+            if source == chosen:
+                assert trait == "index"  # a value would wait for the kernel
+                self.models[target]["state"][other] = self.models[source]["state"][trait]
+
+    def visible(self, name=None):
+        """Every HTML that is shown, with the classes of the boxes around it."""
+        model = self.models[name or self.root]
+        kind, state = model["model_name"], model["state"]
+        classes = state.get("_dom_classes", ())
+        if "children" not in state:
+            return [(state["value"], set(classes))] if kind == "HTMLModel" else []
+        children = [child.removeprefix("IPY_MODEL_") for child in state["children"]]
+        if kind == "StackModel":
+            children = children[state["selected_index"] :][:1]
+        return [(html, around | set(classes)) for child in children for html, around in self.visible(child)]
+
+    def figure(self):
+        """Picture, alternative text, caption and classes of the one figure shown."""
+        ((html, classes),) = [found for found in self.visible() if "<figure>" in found[0]]
+        alt, source, caption = re.search(
+            r'alt="([^"]*)" src="([^"]*)"><figcaption>(.*)</figcaption>', html
+        ).groups()
+        return decoded(source), unescape(alt), unescape(caption), classes
+
+
+def decoded(source):
+    return Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/webp;base64,"))))
+
+
+def test_every_combination_shows_its_own_picture_and_words():
+    page = Page(freeze(draw, CHOICES))
+    for (label, grey), word in itertools.product(GREYS.items(), CHOICES["word"]):
+        page.choose("grey", label)
+        page.choose("word", word)
+        picture, alt, caption, _ = page.figure()
+        assert alt == caption == f"<{word}> & {grey}"
+        assert abs(np.asarray(picture.convert("RGB")).astype(int) - grey).max() <= 2
+
+
+def test_every_picture_is_drawn_once():
+    drawn = []
+    freeze(lambda **chosen: drawn.append(tuple(chosen.values())) or draw(**chosen), CHOICES)
+    assert sorted(drawn) == sorted(itertools.product(GREYS.values(), CHOICES["word"]))
+
+
+def test_it_starts_where_it_is_told_to_and_at_the_first_choices_without():
+    assert Page(freeze(draw, CHOICES)).figure()[1] == "<one> & 0"
+    assert Page(freeze(draw, CHOICES, start={"grey": "light"})).figure()[1] == "<one> & 255"
+
+
+def test_choices_with_an_order_get_a_slider():
+    page = Page(freeze(draw, CHOICES, sliders=["grey"]))
+    kinds = {name: page.models[model]["model_name"] for name, model in page.controls.items()}
+    assert kinds == {"grey": "SelectionSliderModel", "word": "DropdownModel"}
+
+
+def test_figures_can_be_frozen():
+    page = Page(freeze(lambda a: (grid([np.zeros((4, 4))], [a]), "a map"), {"a": ["x"]}))
+    assert page.figure()[0].width > 100
+
+
+def test_markup_in_labels_and_words_stays_text():
+    widget = freeze(lambda a: (np.zeros((4, 4, 3), np.uint8), f'{a}" onload="x'), {"a": ["<script>"]})
+    html = next(text for text, _ in Page(widget).visible() if "<figure>" in text)
+    assert "<script>" not in html and '" onload' not in html
+
+
+@pytest.mark.parametrize(
+    ("choices", "more", "message"),
+    [
+        ({}, {}, "at least one control"),
+        ({"a": []}, {}, "at least one choice"),
+        (CHOICES, {"sliders": ["gray"]}, "no control 'gray'; there are grey, word"),
+        (CHOICES, {"start": {"gray": "dark"}}, "no control 'gray'"),
+        (CHOICES, {"start": {"grey": "black"}}, "grey has no choice 'black'; it has dark, middle, light"),
+    ],
+)
+def test_controls_that_do_not_fit_are_refused(choices, more, message):
+    with pytest.raises(ValueError, match=message):
+        freeze(draw, choices, **more)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return gmcam.load("collage-vgg")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return gmcam.scene("cat", "cup", seed=3)
+
+
+def test_a_frozen_explorer_shows_what_explain_computes(network, scene):
+    methods, layers = ["grad_cam", "gmcam"], ["32x32", "16x16"]
+    page = Page(frozen_explorer(network, scene.image, ["cat", "cup"], methods, layers, size=96, width=96))
+    ((under, _),) = [found for found in page.visible() if "<figure>" not in found[0] and "<img" in found[0]]
+    grey = decoded(re.search(r'src="([^"]*)"', under)[1]).convert("RGB")
+    view = network.view(scene.image).resize((96, 96), Image.Resampling.LANCZOS)
+    assert abs(np.asarray(grey).astype(int) - np.asarray(greyed(view))).mean() < 3
+    for name, method, layer in itertools.product(["cat", "cup"], methods, layers):
+        page.choose("class", name)
+        page.choose("layer", layer)
+        page.choose("method", gmcam.METHODS[method].title)
+        picture, alt, _, _ = page.figure()
+        result = gmcam.explain(network, scene.image, name, method=method, layer=layer)
+        laid = Image.alpha_composite(grey.convert("RGBA"), picture.convert("RGBA")).convert("RGB")
+        expected = overlay(view, result.maps[0], opacity=1)
+        assert abs(np.asarray(laid).astype(int) - expected).mean() < 6  # WebP is not exact
+        assert f"for {name}, logit {result.score[0]:.2f}, at {layer} cells" in alt
+
+
+def test_opacity_dims_the_same_pictures_without_storing_them_again(network, scene):
+    page = Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], ["16x16"]))
+    sizes = set()
+    for label in page.labels("opacity"):
+        page.choose("opacity", label)
+        _, alt, _, classes = page.figure()
+        assert f"gmcam-opacity-{label.removesuffix('%')}" in classes
+        sizes.add(alt)
+    assert len(sizes) == 1
+    assert sum("<figure>" in str(m["state"].get("value", "")) for m in page.models.values()) == 1
+
+
+def test_ninety_maps_fit_a_page(network, scene):
+    widget = frozen_explorer(network, scene.image, ["cat", "cup", "flower", "coin"])
+    state = dependency_state([widget])
+    leaves = [m for m in state.values() if "<figure>" in str(m["state"].get("value", ""))]
+    assert len(leaves) >= 90
+    assert sum(len(str(model)) for model in state.values()) < 800_000
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ((0, 0), "strongest at the top left"),
+        ((4, 4), "strongest in the middle"),
+        ((8, 4), "strongest at the bottom."),
+        ((4, 8), "strongest at the right"),
+    ],
+)
+def test_the_strongest_place_is_told_in_words(cell, words, network, scene, monkeypatch):
+    result = gmcam.explain(network, scene.image, "cat")
+    raw = torch.zeros(1, 9, 9)
+    raw[0][cell] = 1
+    monkeypatch.setattr("gmcam.views.frozen.compare", lambda *_, **__: [replace(result, raw=raw)])
+    assert words in Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], ["16x16"])).figure()[1]
