@@ -86,17 +86,17 @@ def explorer(
         0.75, min=0, max=1, step=0.05, description="opacity", style=wide, layout=layout
     )
     upload = ipywidgets.FileUpload(accept="image/*", description="Your own picture", layout=layout)
-    picture = ipywidgets.Image(format="png", width=WIDTH, layout=ipywidgets.Layout(max_width="100%"))
-    words = ipywidgets.HTML()
+    picture = ipywidgets.Image(format="webp", width=WIDTH, layout=ipywidgets.Layout(max_width="100%"))
+    words = ipywidgets.HTML(layout=layout)
 
     def draw(_change: object = None) -> None:
         try:
             result = subject.result(target.value, layer.value, method.value)
         except ValueError as error:  # CAM away from the last map: say so and show the bare picture
-            picture.value = _png(np.asarray(subject.view))
+            picture.value = _webp(np.asarray(subject.view))
             words.value = f"<em>{escape(str(error))}</em>"
             return
-        picture.value = _png(overlay(subject.view, result.maps[0].cpu(), opacity.value))
+        picture.value = _webp(overlay(subject.view, result.maps[0].cpu(), opacity.value))
         row, column = divmod(int(result.raw[0].argmax()), result.raw.shape[2])
         words.value = (
             f"logit {result.score[0]:.2f}; map of {result.raw.shape[1]} × {result.raw.shape[2]} cells"
@@ -120,11 +120,12 @@ def explorer(
     upload.observe(take, "value")
     draw()
     controls = ipywidgets.VBox([target, layer, method, opacity, upload, words])
-    wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap")
+    wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", grid_gap="1em")
     return ipywidgets.VBox([ipywidgets.Box([picture, controls], layout=wrap)])
 
 
-def _png(picture: np.ndarray) -> bytes:
+def _webp(picture: np.ndarray) -> bytes:
+    """Small, because a saved notebook and its page carry the picture too, and fast to write."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="png", compress_level=1)
+    Image.fromarray(picture).save(buffer, format="webp", quality=90, method=2)
     return buffer.getvalue()

@@ -15,10 +15,10 @@ from html import escape
 from typing import Any
 
 import ipywidgets
-import numpy as np
 from PIL import Image
 
 from gmcam.images.reading import Picture as Source
+from gmcam.images.reading import open_picture
 from gmcam.methods import METHODS, compare
 from gmcam.networks.network import Network
 from gmcam.views.figures import Picture, coloured, greyed
@@ -27,7 +27,7 @@ OPACITIES = (0.25, 0.5, 0.75, 1.0)
 METHODS_SHOWN = ("grad_cam", "grad_cam_pp", "x_grad_cam", "hires_cam", "guidance_map", "gmcam")
 # Of WebP; higher ones double the page for no visible gain. What lies under is stored once.
 _QUALITY, _ALPHA_QUALITY, _QUALITY_UNDER = 75, 70, 90
-# The theme dims pictures on dark pages; `dark-light` and `filter` keep saliency colours as they are.
+# Themes dim pictures on dark pages; saliency colours are to stay as they are.
 _OPACITY_RULES = "".join(f".gmcam-opacity-{round(100 * o)} img {{opacity: {o}}}\n" for o in OPACITIES)
 _STYLE = f"""<style>
 .gmcam-frozen {{position: relative; max-width: 100%}}
@@ -81,12 +81,14 @@ def freeze(
         for name, of in options.items()
     }
 
+    # Shared by all leaves: a layout and a style of its own for each would double the page's widgets.
     leaf_layout = ipywidgets.Layout(margin="0", overflow="visible")
+    leaf_style = ipywidgets.HTML().style
 
     def stack(names: list[str], chosen: dict[str, Any]) -> ipywidgets.Widget:
         if not names:
             picture, words = draw(**chosen)
-            return ipywidgets.HTML(_figure(picture, words), layout=leaf_layout)
+            return ipywidgets.HTML(_figure(picture, words), layout=leaf_layout, style=leaf_style)
         name, *rest = names
         children = [stack(rest, chosen | {name: value}) for value in options[name].values()]
         return _linked(controls[name], children, leaf_layout)
@@ -121,7 +123,7 @@ def frozen_explorer(
     methods: Sequence[str] = METHODS_SHOWN,
     layers: Sequence[str] | None = None,
     *,
-    size: int = 160,
+    size: int = 128,
     width: int = 320,
 ) -> ipywidgets.VBox:
     """Class × layer × method × opacity for one picture, computed here and now for all combinations.
@@ -195,7 +197,7 @@ def _webp(picture: Source | Picture, quality: int = _QUALITY) -> str:
     if isinstance(picture, Picture):
         picture = Image.open(io.BytesIO(picture._repr_png_())).convert("RGB")
     if not isinstance(picture, Image.Image):
-        picture = Image.fromarray(np.asarray(picture))
+        picture = open_picture(picture)
     buffer = io.BytesIO()
     picture.save(buffer, format="webp", quality=quality, alpha_quality=_ALPHA_QUALITY)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -56,6 +56,11 @@ def shown(widget):
     return np.asarray(Image.open(io.BytesIO(picture.value)))
 
 
+def same(one, other):
+    """But for what WebP loses."""
+    return one.shape == other.shape and abs(one.astype(int) - other).mean() < 4
+
+
 def words(widget):
     (found,) = [part for part in parts(widget) if type(part) is HTML]
     return found.value
@@ -83,19 +88,19 @@ def test_it_opens_with_the_top_class_the_default_layer_and_the_last_method(netwo
     assert control(widget, "class").value == int(network.probabilities(PICTURE)[0].argmax())
     assert control(widget, "layer").value == network.default_layer
     assert control(widget, "method").value == "grad_cam"
-    assert np.array_equal(shown(widget), expected(network, widget))
+    assert same(shown(widget), expected(network, widget))
 
 
 @pytest.mark.parametrize(
     ("description", "value"),
-    [("class", 4), ("layer", "16x16"), ("method", "hires_cam"), ("method", "cam"), ("opacity", 0.3)],
+    [("class", 4), ("layer", "16x16"), ("method", "hires_cam"), ("method", "cam"), ("opacity", 0.0)],
 )
 def test_every_control_changes_the_picture_to_what_explain_gives(description, value, network):
     widget = explorer(network, PICTURE, classes=("cat", "hat"))
     before = shown(widget)
     control(widget, description).value = value
-    assert np.array_equal(shown(widget), expected(network, widget))
-    assert not np.array_equal(shown(widget), before)
+    assert same(shown(widget), expected(network, widget))
+    assert not same(shown(widget), before)
 
 
 def test_two_changes_add_up_and_can_be_taken_back(network):
@@ -103,10 +108,10 @@ def test_two_changes_add_up_and_can_be_taken_back(network):
     first = shown(widget)
     control(widget, "layer").value = "16x16"
     control(widget, "opacity").value = 0.9
-    assert np.array_equal(shown(widget), expected(network, widget))
+    assert same(shown(widget), expected(network, widget))
     control(widget, "layer").value = network.default_layer
     control(widget, "opacity").value = 0.75
-    assert np.array_equal(shown(widget), first)
+    assert same(shown(widget), first)
 
 
 def by_probability(network, image=PICTURE):
@@ -140,7 +145,7 @@ def test_a_reader_can_take_a_picture_of_their_own(network):
     assert control(widget, "class").options == by_probability(network, other)
     top = int(network.probabilities(other)[0].argmax())
     result = explain(network, other, top)
-    assert np.array_equal(shown(widget), overlay(base(network, other), result.maps[0], 0.75))
+    assert same(shown(widget), overlay(base(network, other), result.maps[0], 0.75))
     control(widget, "class").value = (top + 1) % 6
     assert f"logit {explain(network, other, (top + 1) % 6).score[0]:.2f}" in words(widget)
 
@@ -151,9 +156,9 @@ def test_a_file_that_is_no_picture_leaves_the_one_in_hand(network, content):
     before = shown(widget)
     upload(widget, content)
     assert "the file" in words(widget)
-    assert np.array_equal(shown(widget), before)
+    assert same(shown(widget), before)
     control(widget, "layer").value = "16x16"
-    assert np.array_equal(shown(widget), expected(network, widget))
+    assert same(shown(widget), expected(network, widget))
 
 
 def test_classes_and_methods_asked_for_are_offered_in_their_order(network):
@@ -179,10 +184,10 @@ def test_cam_away_from_the_last_map_says_so_and_shows_the_bare_picture(network):
     widget = explorer(network, PICTURE, methods=("cam",))
     control(widget, "layer").value = "16x16"
     assert "use grad_cam" in words(widget)
-    assert np.array_equal(shown(widget), np.asarray(base(network)))
+    assert same(shown(widget), np.asarray(base(network)))
     control(widget, "layer").value = network.default_layer
     assert "use grad_cam" not in words(widget)
-    assert np.array_equal(shown(widget), expected(network, widget))
+    assert same(shown(widget), expected(network, widget))
 
 
 def test_names_with_markup_are_escaped_in_the_words(network):

@@ -1,0 +1,98 @@
+"""Time and memory of every notebook in this build, as a table: the directive ``executions``.
+
+MyST-NB keeps how long a notebook ran. How much memory its kernel held at most is read whenever a cell is
+done, from the system's account of the process (on Linux; elsewhere the column stays empty).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import psutil
+from docutils import nodes
+from myst_nb.sphinx_ import NbMetadataCollector
+from nbclient import NotebookClient
+from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+LOGGER = logging.getLogger(__name__)
+KEY = "peak_memory"
+
+
+class Executions(nodes.General, nodes.Element):
+    """Stands where the table will be, until all notebooks have run."""
+
+
+class ExecutionsDirective(SphinxDirective):
+    """The table of all notebooks."""
+
+    def run(self) -> list[nodes.Node]:
+        return [Executions()]
+
+
+class ExecutionsTable(SphinxPostTransform):
+    """Puts the table in its place."""
+
+    default_priority = 8  # before references are resolved
+
+    def run(self, **_: Any) -> None:
+        for node in list(self.document.findall(Executions)):
+            data = NbMetadataCollector.get_doc_data(self.env)
+            rows = []
+            for name in sorted(data):
+                if "exec_data" in data[name]:
+                    memory = data[name].get(KEY)
+                    seconds = f"{data[name]['exec_data']['runtime']:.1f}"
+                    title = self.env.titles[name].astext()
+                    rows.append([title, seconds, f"{memory / 1e6:.0f}" if memory else ""])
+            node.replace_self(table(["Notebook", "Seconds", "Memory (MB)"], rows))
+
+
+def table(head: list[str], rows: list[list[str]]) -> nodes.table:
+    """A table of plain text."""
+
+    def row(texts: list[str]) -> nodes.row:
+        return nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in texts))
+
+    columns = [nodes.colspec(colwidth=1) for _ in head]
+    body = nodes.tbody("", *map(row, rows))
+    group = nodes.tgroup("", *columns, nodes.thead("", row(head)), body, cols=len(head))
+    return nodes.table("", group, classes=["colwidths-auto"])
+
+
+def peak_memory(process: psutil.Process) -> int:
+    """The most memory that a process has held so far, in bytes; 0 where the system does not tell."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
+
+
+def watch(app: Sphinx) -> None:
+    """From now on, note the memory of every notebook's kernel when a cell of it is done."""
+
+    def note(**_: Any) -> None:
+        peak = max(map(peak_memory, psutil.Process().children()), default=0)
+        NbMetadataCollector.set_doc_data(app.env, app.env.docname, KEY, peak)
+
+    NotebookClient.class_traits()["on_cell_executed"].default_value = note
+
+
+def report(app: Sphinx, _env: Any) -> None:
+    """Say in the build's log what each notebook held, beside the seconds that MyST-NB prints."""
+    for name, data in sorted(NbMetadataCollector.get_doc_data(app.env).items()):
+        if KEY in data:
+            LOGGER.info("%s: held at most %.0f MB", name, data[KEY] / 1e6)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_node(Executions)
+    app.add_directive("executions", ExecutionsDirective)
+    app.add_post_transform(ExecutionsTable)
+    app.connect("builder-inited", watch)
+    app.connect("env-updated", report)
+    return {"parallel_read_safe": False, "parallel_write_safe": True}
