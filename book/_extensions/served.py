@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -103,6 +104,17 @@ def serve(app: Sphinx, config: Config) -> None:
     config.nb_ipywidgets_js = {script: {} for script in scripts}
 
 
+def without_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: object) -> None:
+    """Leave out the scripts of Thebe, which would run cells on a server elsewhere.
+
+    The book does not use it, but Jupyter Book adds it, and twice, which is an error in the console.
+    """
+    context["script_files"] = [
+        script for script in context["script_files"] if "thebe" not in f"{script} {script.attributes}".lower()
+    ]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", serve)
+    app.connect("html-page-context", without_thebe, priority=900)  # after those that add it
     return {"parallel_read_safe": True, "parallel_write_safe": True}

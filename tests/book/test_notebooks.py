@@ -1,10 +1,13 @@
 """The chapters as files: stripped, short-celled, complete, every figure with words beside it."""
 
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+
+from gmcam.exercises import EXERCISES
 
 ROOT = Path(__file__).parents[2]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
@@ -30,7 +33,8 @@ def draws(cell: nbformat.NotebookNode) -> bool:
 
 def test_every_notebook_is_in_the_table_of_contents():
     listed = {TOC["root"], *(c["file"] for part in TOC["parts"] for c in part["chapters"])}
-    assert {f"book/{path.stem}" for path in NOTEBOOKS} <= listed
+    pages = [*NOTEBOOKS, *(ROOT / "book").glob("*.md")]
+    assert {f"book/{path.stem}" for path in pages} == listed
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -63,14 +67,73 @@ def test_chapter_has_every_part(path):
     words = text(path)
     for part in ("{admonition} Objectives", "**Minutes:**", "**You need:**", "## Exercises", "## Summary"):
         assert part in words
+    assert "```{margin}" in words
     assert words.rstrip().endswith("```{footbibliography}\n```")
 
 
+def exercises(path: Path) -> dict[str, list]:
+    """The cells of each exercise, by its number."""
+    found: dict[str, list] = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.source.startswith("## Summary"):
+            break
+        if asked := re.match(r"\*\*(\d+)\.\*\* ", cell.source):
+            found[asked[1]] = []
+        if found:
+            found[list(found)[-1]].append(cell)
+    return found
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_every_exercise_has_a_hidden_solution(path):
-    exercises = text(path).split("## Exercises")[1].split("## Summary")[0].count("\n**")
-    hidden = [c for c in cells(path, "code") if "hide-cell" in c.metadata.get("tags", [])]
-    assert len(hidden) >= exercises >= 2
+def test_chapter_has_three_to_five_exercises_with_a_check_and_a_hidden_solution(path):
+    found = exercises(path)
+    assert list(found) == [str(number) for number in range(1, len(found) + 1)]
+    assert 3 <= len(found) <= 5
+    registered = [name for name in EXERCISES if name.split(".")[0] == path.stem]
+    assert sorted(registered) == [f"{path.stem}.{number}" for number in found]
+    for number, parts in found.items():
+        code = [cell for cell in parts if cell.cell_type == "code"]
+        asked = [cell for cell in code if re.search(r"^answer = \.\.\.", cell.source, re.MULTILINE)]
+        assert len(asked) == 1
+        assert asked[0].source.endswith(f'check("{path.stem}.{number}", answer)')
+        solution = code[code.index(asked[0]) + 1 :]
+        assert solution and all("hide-cell" in cell.metadata.get("tags", []) for cell in solution)
+        assert re.search(rf'^check\("{path.stem}\.{number}", ', solution[-1].source, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_stated_minutes_are_those_of_the_text_the_code_and_the_exercises(path):
+    """180 words a minute, 17 lines of code a minute, two minutes an exercise."""
+    words = len(text(path).split())
+    lines = sum(len(cell.source.splitlines()) for cell in cells(path, "code"))
+    expected = words / 180 + lines * 0.06 + 2 * len(exercises(path))
+    stated = int(re.search(r"\*\*Minutes:\*\* (\d+)", text(path))[1])
+    assert abs(stated - expected) <= 1, f"{expected:.0f}"
+
+
+NO_PROSE = (r"```.*?```", r"`[^`\n]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\]\([^)]*\)", r"https?://\S+")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_results_stand_in_outputs_and_not_in_prose(path):
+    """A decimal number or a percentage in prose, caption or alternative text is a result typed in.
+
+    Definitions and arithmetic are written as formulas, which are left out here, as code is.
+    """
+    described = [cell.metadata.get("mystnb", {}) for cell in cells(path, "code")]
+    captions = [d["figure"]["caption"] + d["image"]["alt"] for d in described if "figure" in d]
+    prose = "\n".join([text(path), *captions])
+    for pattern in NO_PROSE:
+        prose = re.sub(pattern, " ", prose, flags=re.DOTALL)
+    assert re.findall(r".{0,30}(?:\d\.\d|\d ?%).{0,20}", prose) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_margins_hold_no_results_either(path):
+    for margin in re.findall(r"```\{margin\}(.*?)```", text(path), re.DOTALL):
+        for pattern in NO_PROSE[1:]:
+            margin = re.sub(pattern, " ", margin, flags=re.DOTALL)
+        assert not re.search(r"\d\.\d|\d ?%", margin), margin
 
 
 def test_figure_names_differ_between_pages():

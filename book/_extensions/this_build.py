@@ -1,10 +1,13 @@
-"""Time and memory of every notebook in this build, as a table: the directive ``executions``.
+"""What a build was made with, and what each notebook took: the directives ``versions``, ``executions``.
 
 MyST-NB keeps how long a notebook ran. How much memory its kernel held at most is read whenever a cell is
 done, from the system's account of the process (on Linux; elsewhere the column stays empty).
 """
 
+import platform
 import re
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,21 @@ from sphinx.util.docutils import SphinxDirective
 
 LOGGER = logging.getLogger(__name__)
 KEY = "peak_memory"
+
+
+class VersionsDirective(SphinxDirective):
+    """The table of Python, gmcam and every package that ``requirements.txt`` names."""
+
+    def run(self) -> list[nodes.Node]:
+        listed = (Path(self.env.srcdir) / "requirements.txt").read_text()
+        packages = ["gmcam", *re.findall(r"^([\w-]+)==", listed, re.MULTILINE)]
+        rows = [
+            ["Built on", f"{datetime.now(UTC):%Y-%m-%d}"],
+            ["Machine", f"{platform.system()} {platform.machine()}, {psutil.cpu_count()} cores"],
+            ["Python", platform.python_version()],
+            *([name, version(name)] for name in packages),
+        ]
+        return [table(["What", "Which"], rows)]
 
 
 class Executions(nodes.General, nodes.Element):
@@ -91,6 +109,7 @@ def report(app: Sphinx, _env: Any) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(Executions)
+    app.add_directive("versions", VersionsDirective)
     app.add_directive("executions", ExecutionsDirective)
     app.add_post_transform(ExecutionsTable)
     app.connect("builder-inited", watch)
