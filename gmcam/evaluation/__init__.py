@@ -2,6 +2,7 @@
 
 from gmcam.evaluation.curves import Curves, blurred, curves, pixel_ranks
 from gmcam.evaluation.evaluating import evaluate
+from gmcam.evaluation.grid_pointing import grid_pointing
 from gmcam.evaluation.localisation import localise
 from gmcam.evaluation.measuring import Choices
 from gmcam.evaluation.metrics import (
@@ -33,6 +34,7 @@ __all__ = [
     "differences",
     "drop",
     "evaluate",
+    "grid_pointing",
     "increase",
     "iou",
     "layers_from_logits",
