@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: book test bench lint clean
+.PHONY: book test bench lint archive links clean
 
 book: .venv/book.done
 	$(BIN)/jupyter-book build . -W -n --keep-going
@@ -19,6 +19,14 @@ bench: .venv/test.done
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/evaluation.py
+
+# The built book as one file that opens from a USB stick.
+archive:
+	test -f _build/html/index.html || $(MAKE) book
+	$(BIN)/python -c "import shutil; shutil.make_archive('_build/gmcam-book', 'zip', '_build', 'html')"
+
+links: .venv/book.done
+	$(BIN)/jupyter-book build . --builder linkcheck
 
 # A finished installation leaves a file, so that it is done again only when its list changes.
 .venv/book.done: requirements.txt pyproject.toml

@@ -1,0 +1,33 @@
+"""Where the pages will stand once they are published, from the repository's address in ``_config.yml``.
+
+Pages that are shared show a title, a description and a card with both (Open Graph), which need full
+addresses. The book's is ``html.baseurl``, or GitHub's pages of the repository where that is not set.
+"""
+
+from urllib.parse import urlsplit
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+
+def pages_of(repository: str) -> str:
+    """The address of a repository's GitHub pages.
+
+    >>> pages_of("https://github.com/owner/name")
+    'https://owner.github.io/name/'
+    """
+    owner, name = urlsplit(repository).path.strip("/").split("/")
+    return f"https://{owner}.github.io/{name}/"
+
+
+def tell_address(_app: Sphinx, config: Config) -> None:
+    """Set it for the extension that writes the tags."""
+    config.html_baseurl = config.html_baseurl or pages_of(config.html_theme_options["repository_url"])
+    config.ogp_site_url = config.html_baseurl
+    config.ogp_site_name = config.html_title
+    config.ogp_social_cards = {"image": "book/_static/logo.png"}
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", tell_address)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
