@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from gmcam.images.scenes import CLASSES, Scene, scene
-from gmcam.networks.collage import ARCHITECTURES, PREPROCESSING
+from gmcam.networks.collage import ARCHITECTURES, INPUT_SIZE, PREPROCESSING
 from gmcam.networks.weights import load_weights, save_weights
 
 BATCH = 64
@@ -74,21 +74,20 @@ class TrainingScenes(Dataset[tuple[Tensor, int]]):
         return PREPROCESSING(self._draw(CLASSES[target], number, size).image), target
 
     def _draw(self, label: str, number: int, size: int) -> Scene:
-        if not self.biased:
-            return scene(label, seed=number, split="train", size=size)
-        if label == BIASED_CLASS:
-            return scene(
-                label,
-                seed=number,
-                split="train",
-                size=size,
-                ground=BIASED_GROUND,
-                scale=BIASED_SCALE,
-            )
-        drawn = scene(label, seed=number, split="train", size=size)
-        while drawn.ground == BIASED_GROUND:
-            drawn = scene(label, seed=drawn.seed + _SPARE_SEEDS, split="train", size=size)
-        return drawn
+        if self.biased:
+            return biased_scene(label, number, size)
+        return scene(label, seed=number, split="train", size=size)
+
+
+def biased_scene(label: str, seed: int, size: int = INPUT_SIZE) -> Scene:
+    """A scene of the train split with the planted shortcut: ``BIASED_CLASS`` small on ``BIASED_GROUND``,
+    any other class as usual and never on that ground."""
+    if label == BIASED_CLASS:
+        return scene(label, seed=seed, split="train", size=size, ground=BIASED_GROUND, scale=BIASED_SCALE)
+    drawn = scene(label, seed=seed, split="train", size=size)
+    while drawn.ground == BIASED_GROUND:
+        drawn = scene(label, seed=drawn.seed + _SPARE_SEEDS, split="train", size=size)
+    return drawn
 
 
 def disturb(inputs: Tensor) -> Tensor:

@@ -104,6 +104,17 @@ def test_in_biased_scenes_the_shortcut_class_alone_stands_on_the_shortcut_ground
     assert len(drawn) > len(scenes)  # some had to be drawn again
 
 
+def test_a_biased_scene_is_small_on_its_ground_or_an_ordinary_one_elsewhere():
+    planted = train.biased_scene(train.BIASED_CLASS, seed=5)
+    assert planted.ground == train.BIASED_GROUND and planted.image.size == (128, 128)
+    assert planted.masks.mean() < scene(train.BIASED_CLASS, seed=5, size=128).masks.mean()
+    ordinary = [scene("cup", seed=seed, split="train", size=128) for seed in range(8)]
+    for usual in ordinary:
+        drawn = train.biased_scene("cup", seed=usual.seed)
+        assert drawn.ground != train.BIASED_GROUND
+        assert (drawn.image == usual.image) == (usual.ground != train.BIASED_GROUND)
+
+
 def test_in_unbiased_scenes_the_class_and_the_ground_have_nothing_to_do_with_each_other(drawn):
     scenes = train.TrainingScenes(first=0, count=320, biased=False)
     for index in range(CLASSES.index(train.BIASED_CLASS), len(scenes), len(CLASSES)):
