@@ -6,10 +6,13 @@ them and says what it found, so that a slip is called by its name.
 
 from __future__ import annotations
 
+import importlib
 import math
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
@@ -57,7 +60,8 @@ class Verdict:
         return self.words
 
 
-EXERCISES: dict[str, Exercise] = {}
+_REGISTERED: dict[str, Exercise] = {}
+_OTHERS = ("checking", "common")  # files beside the chapters'
 
 
 def exercise(name: str, tolerance: float = 0.02) -> Callable[[Callable[[], Answers]], Callable[[], Answers]]:
@@ -67,9 +71,9 @@ def exercise(name: str, tolerance: float = 0.02) -> Callable[[Callable[[], Answe
     """
 
     def register(answers: Callable[[], Answers]) -> Callable[[], Answers]:
-        if name in EXERCISES:
+        if name in _REGISTERED:
             raise ValueError(f"an exercise called {name!r} is registered already")
-        EXERCISES[name] = Exercise(name, cache(answers), tolerance)
+        _REGISTERED[name] = Exercise(name, cache(answers), tolerance)
         return answers
 
     return register
@@ -83,11 +87,15 @@ def check(name: str, answer: Any) -> Verdict:
     and need the right shape; words are read without regard to case. Raises ``ValueError`` for a name
     that no exercise has.
     """
-    if name not in EXERCISES:
-        raise ValueError(f"no exercise is called {name!r}; there are {', '.join(EXERCISES)}")
+    chapter = name.partition(".")[0]
+    if chapter in _chapters():
+        importlib.import_module(f"gmcam.exercises.{chapter}")
+    if name not in _REGISTERED:
+        known = [one for one in _REGISTERED if one.partition(".")[0] == chapter] or _chapters()
+        raise ValueError(f"no exercise is called {name!r}; there are {', '.join(known)}")
     if isinstance(answer, EllipsisType):
         return Verdict(False, "No answer yet: put yours in place of the three dots.")
-    found = EXERCISES[name]
+    found = _REGISTERED[name]
     answers = found.answers()
     if callable(answers.right):
         if not callable(answer):
@@ -109,6 +117,18 @@ def check(name: str, answer: Any) -> Verdict:
         if _same(given, value, found.tolerance):
             return Verdict(False, f"Not right: {slip}.")
     return Verdict(False, _hint(given, right, found.tolerance))
+
+
+def all_exercises() -> dict[str, Exercise]:
+    """Every exercise of the book by its name."""
+    for chapter in _chapters():
+        importlib.import_module(f"gmcam.exercises.{chapter}")
+    return dict(_REGISTERED)
+
+
+def _chapters() -> list[str]:
+    files = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return [file.name for file in files if file.name not in _OTHERS]
 
 
 def _read(answer: Any, right: Any, wrong: list[Any]) -> Any:

@@ -88,6 +88,8 @@ def freeze(
     def stack(names: list[str], chosen: dict[str, Any]) -> ipywidgets.Widget:
         if not names:
             picture, words = draw(**chosen)
+            if isinstance(picture, Picture):
+                picture = _still(picture, 2 * width)
             return ipywidgets.HTML(_figure(picture, words), layout=leaf_layout, style=leaf_style)
         name, *rest = names
         children = [stack(rest, chosen | {name: value}) for value in options[name].values()]
@@ -184,7 +186,14 @@ def _linked(
     return stack
 
 
-def _figure(picture: Source | Picture, words: str) -> str:
+def _still(figure: Picture, widest: int) -> Image.Image:
+    """A figure as a picture of at most that many pixels across."""
+    drawn = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")
+    drawn.thumbnail((widest, drawn.height), Image.Resampling.LANCZOS)
+    return drawn
+
+
+def _figure(picture: Source, words: str) -> str:
     text = escape(words)
     return (
         f'<figure><img class="dark-light" alt="{text}" src="{_webp(picture)}">'
@@ -192,10 +201,8 @@ def _figure(picture: Source | Picture, words: str) -> str:
     )
 
 
-def _webp(picture: Source | Picture, quality: int = _QUALITY) -> str:
+def _webp(picture: Source, quality: int = _QUALITY) -> str:
     """The picture as a data address."""
-    if isinstance(picture, Picture):
-        picture = Image.open(io.BytesIO(picture._repr_png_())).convert("RGB")
     if not isinstance(picture, Image.Image):
         picture = open_picture(picture)
     buffer = io.BytesIO()

@@ -14,9 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 import gmcam
-from gmcam.exercises import EXERCISES
+from gmcam.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
+EXERCISES = all_exercises()
 SECONDS_PER_NOTEBOOK, MEGABYTES_PER_NOTEBOOK = 60, 1200
 MINUTES_PER_BUILD = 12
 PAGE_BYTES = 1_200_000

@@ -7,9 +7,10 @@ import nbformat
 import pytest
 import yaml
 
-from gmcam.exercises import EXERCISES
+from gmcam.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
+EXERCISES = all_exercises()
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 NUMBERED = [part for part in TOC["parts"] if part.get("numbered")]
 CHAPTERS = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED for entry in part["chapters"]]

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from gmcam.exercises import EXERCISES, check
+from gmcam.exercises import all_exercises, check
 
+EXERCISES = all_exercises()
 SLIPS = [(name, slip) for name, exercise in EXERCISES.items() for slip in exercise.answers().wrong]
 
 

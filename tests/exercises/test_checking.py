@@ -1,16 +1,19 @@
 """How an answer is judged, on exercises made for the test."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from gmcam.exercises import EXERCISES, Answers, check, exercise
+from gmcam.exercises import Answers, check, exercise
 
 
 @pytest.fixture
 def ask(monkeypatch):
     """Judge an answer against ``Answers`` of the test's own."""
-    monkeypatch.setattr("gmcam.exercises.checking.EXERCISES", registry := {})
+    monkeypatch.setattr("gmcam.exercises.checking._REGISTERED", registry := {})
 
     def judge(answer, right, wrong=None, tolerance=0.02, tried_on=()):
         registry.clear()
@@ -83,8 +86,30 @@ def test_zero_tolerance_leaves_room_for_rounding_alone(ask):
     assert not ask(7.001, 7, tolerance=0)
 
 
-def test_unknown_exercise_and_taken_name():
+@pytest.mark.parametrize("name", ["grad_cam.99", "grad_cam"])
+def test_an_unknown_exercise_of_a_chapter_is_told_which_there_are(name):
+    with pytest.raises(ValueError, match=f"no exercise is called '{name}'; there are grad_cam.1, grad_cam.2"):
+        check(name, 1)
+
+
+@pytest.mark.parametrize("name", ["gradcam.1", "", "checking.1"])
+def test_an_unknown_chapter_is_told_which_there_are(name):
     with pytest.raises(ValueError, match="no exercise is called"):
-        check("grad_cam.99", 1)
+        check(name, 1)
+
+
+def test_a_name_is_taken_once():
+    check("grad_cam.1", ...)
     with pytest.raises(ValueError, match="registered already"):
-        exercise(next(iter(EXERCISES)))(lambda: Answers(1, {}))
+        exercise("grad_cam.1")(lambda: Answers(1, {}))
+
+
+def test_a_chapter_is_imported_when_it_is_asked_for():
+    code = """
+import sys
+from gmcam.exercises import check
+assert not check("grad_cam.1", ...)
+print([m for m in sys.modules if m.startswith("gmcam.exercises.")])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "gmcam.exercises.grad_cam" in found and "gmcam.exercises.cam" not in found
