@@ -189,6 +189,7 @@ def _linked(
 def _still(figure: Picture, widest: int) -> Image.Image:
     """A figure as a picture of at most that many pixels across."""
     drawn = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")
+    figure.clear()  # it is not shown again, and dozens of figures with their pictures are heavy
     drawn.thumbnail((widest, drawn.height), Image.Resampling.LANCZOS)
     return drawn
 
