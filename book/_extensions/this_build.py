@@ -61,11 +61,10 @@ class ExecutionsTable(SphinxPostTransform):
             rows = []
             for name in sorted(data):
                 if "exec_data" in data[name]:
-                    memory = data[name].get(KEY)
                     seconds = f"{data[name]['exec_data']['runtime']:.1f}"
-                    title = self.env.titles[name].astext()
-                    rows.append([title, seconds, f"{memory / 1e6:.0f}" if memory else ""])
-            node.replace_self(table(["Notebook", "Seconds", "Memory (MB)"], rows))
+                    held = [f"{part:.0f}" if part else "" for part in data[name].get(KEY, (0, 0))]
+                    rows.append([self.env.titles[name].astext(), seconds, *held])
+            node.replace_self(table(["Notebook", "Seconds", "Memory (MB)", "of it libraries"], rows))
 
 
 def table(head: list[str], rows: list[list[str]]) -> nodes.table:
@@ -80,22 +79,25 @@ def table(head: list[str], rows: list[list[str]]) -> nodes.table:
     return nodes.table("", group, classes=["colwidths-auto"])
 
 
-def peak_memory(process: psutil.Process) -> int:
-    """The most memory that a process has held so far, in bytes; 0 where the system does not tell."""
+def memory(process: psutil.Process) -> tuple[float, float]:
+    """Megabytes that a process has held at most, and how many of them are pages of files.
+
+    Those are its libraries', which the system may drop and read again. Zeros where it does not tell.
+    """
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()
     except OSError:
-        return 0
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0
+        return 0.0, 0.0
+    peak, files = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmHWM", "RssFile"))
+    return (int(peak[1]) / 1e3, int(files[1]) / 1e3) if peak and files else (0.0, 0.0)
 
 
 def watch(app: Sphinx) -> None:
     """From now on, note the memory of every notebook's kernel when a cell of it is done."""
 
     def note(**_: Any) -> None:
-        peak = max(map(peak_memory, psutil.Process().children()), default=0)
-        NbMetadataCollector.set_doc_data(app.env, app.env.docname, KEY, peak)
+        held = max(map(memory, psutil.Process().children()), default=(0.0, 0.0))
+        NbMetadataCollector.set_doc_data(app.env, app.env.docname, KEY, held)
 
     NotebookClient.class_traits()["on_cell_executed"].default_value = note
 
@@ -104,7 +106,7 @@ def report(app: Sphinx, _env: Any) -> None:
     """Say in the build's log what each notebook held, beside the seconds that MyST-NB prints."""
     for name, data in sorted(NbMetadataCollector.get_doc_data(app.env).items()):
         if KEY in data:
-            LOGGER.info("%s: held at most %.0f MB", name, data[KEY] / 1e6)
+            LOGGER.info("%s: held at most %.0f MB, %.0f of them libraries", name, *data[KEY])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

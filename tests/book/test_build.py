@@ -18,7 +18,7 @@ from gmcam.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
 EXERCISES = all_exercises()
-SECONDS_PER_NOTEBOOK, MEGABYTES_PER_NOTEBOOK = 60, 1200
+SECONDS_PER_NOTEBOOK, MEGABYTES_PER_NOTEBOOK = 60, 1000
 MINUTES_PER_BUILD = 12
 PAGE_BYTES = 1_200_000
 FLAGS = ["-W", "-n", "--keep-going"]
@@ -69,11 +69,13 @@ def test_the_build_and_every_notebook_stay_within_their_time(built):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory a kernel held")
 def test_every_notebook_stays_within_its_memory(built):
-    memory = dict(re.findall(r"book/(\w+): held at most (\d+) MB", built.log))
-    assert len(memory) == len(list((ROOT / "book").glob("*.ipynb")))
-    assert {name: mb for name, mb in memory.items() if int(mb) > MEGABYTES_PER_NOTEBOOK} == {}
+    """Without the libraries' pages, which the system may drop: a build of torch for GPUs maps 400 MB."""
+    held = re.findall(r"book/(\w+): held at most (\d+) MB, (\d+) of them libraries", built.log)
+    assert len(held) == len(list((ROOT / "book").glob("*.ipynb")))
+    own = {name: int(peak) - int(libraries) for name, peak, libraries in held}
+    assert {name: megabytes for name, megabytes in own.items() if megabytes > MEGABYTES_PER_NOTEBOOK} == {}
     page = (built.html / "book" / "versions.html").read_text()
-    assert all(f">{mb}<" in page for mb in memory.values())
+    assert all(f">{peak}<" in page and f">{libraries}<" in page for _, peak, libraries in held)
 
 
 def test_pages_are_light(built):
