@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 INPUT = "<input>"  # in place of a layer's name: the picture itself
+COMPILED = "_orig_mod."  # what torch.compile puts before the names of all layers
 
 Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
 
@@ -73,21 +75,18 @@ def capture(
     (N, …), as a linear layer or a transformer's block does. With ``skip_idle`` a layer that does not
     run is left out.
 
-    The network runs in evaluation mode, whatever its flags. A network whose output is a tuple or a
-    mapping is read by its first tensor; so is a layer's. Callers may be in ``no_grad`` or
-    ``inference_mode``. Afterwards nothing is left behind: no hook, no changed ``requires_grad``,
-    ``.grad`` or training flag.
+    The network runs in evaluation mode, whatever its flags, and without the programs that
+    ``torch.compile`` made of it or of its parts. A network whose output is a tuple or a mapping is read
+    by its first tensor; so is a layer's. Callers may be in ``no_grad`` or ``inference_mode``.
+    Afterwards nothing is left behind: no hook, no changed ``requires_grad``, ``.grad`` or training flag.
 
     Raises ``ValueError`` for a layer that does not exist, is not reached, runs more than once, has
     no height and width, not one map per picture or no influence on the score; for targets that do
-    not fit the output; for scores or gradients that are not finite; for a network that was made in
-    inference mode.
+    not fit the output; for scores or gradients that are not finite; for a network with a part that was
+    made in inference mode.
     """
     if not layers:
         raise ValueError("capture needs the name of at least one layer")
-    first = next(module.parameters(), None)
-    if first is not None and first.is_inference():
-        raise ValueError("the network was made in inference mode, where no gradient passes; make it outside")
     wanted = {name: find_layer(module, name) for name in layers if name != INPUT}
     kept: dict[str, Tensor] = {}
 
@@ -242,6 +241,15 @@ def trace(module: nn.Module, inputs: Tensor) -> tuple[list[Visit], Tensor]:
     return list(visits.values()), logits
 
 
+def original(module: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` made this one from; the module itself where it did not."""
+    dynamo = sys.modules.get("torch._dynamo")  # nothing was compiled before it is loaded
+    if dynamo is None or not isinstance(module, dynamo.OptimizedModule):
+        return module
+    inside: nn.Module = module._orig_mod
+    return inside
+
+
 def find_layer(module: nn.Module, name: str) -> nn.Module:
     """The submodule at a dotted path; ``ValueError`` with the nearest names where there is none."""
     if name:
@@ -260,20 +268,40 @@ def all_finite(tensor: Tensor) -> bool:
 
 @contextmanager
 def left_as_found(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and frozen parameters inside; every flag as it was outside."""
+    """Evaluation mode, frozen parameters and nothing compiled inside; everything as it was outside.
+
+    A compiled program is the module as it was when it was made, and passes over hooks that came later.
+    Raises ``ValueError`` outside inference mode for a network with a part that was made in it.
+    """
+    if not torch.is_inference_mode_enabled() and any(p.is_inference() for p in module.parameters()):
+        raise ValueError("the network was made in inference mode, where no gradient passes; make it outside")
     trained = [p for p in module.parameters() if p.requires_grad]
     training = [m for m in module.modules() if m.training]
+    programs = [(place, name, place[name], plain) for place, name, plain in _programs(module)]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
         for part in training:
             part.training = False
+        for place, name, _, plain in programs:
+            place[name] = plain
         yield
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
         for part in training:
             part.training = True
+        for place, name, program, _ in programs:
+            place[name] = program
+
+
+def _programs(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Where compiled programs hang: a part's attributes, the name of one, what stands there without one."""
+    for part in module.modules():
+        if "_compiled_call_impl" in vars(part):  # of ``module.compile()``
+            yield vars(part), "_compiled_call_impl", None
+        if original(part) is not part:
+            yield vars(part), "forward", original(part).__call__
 
 
 def _scores(

@@ -1,5 +1,6 @@
 """Each guarantee of ``capture``: right gradients, one pass, nothing left behind, clear refusals."""
 
+import copy
 import re
 from collections import OrderedDict, defaultdict, namedtuple
 
@@ -359,12 +360,48 @@ def test_no_picture_gives_no_map(gap_network, pictures, targets):
     assert result.gradients["relu"].shape == result.maps["relu"].shape == (0, 4, 8, 8)
 
 
-def test_a_compiled_network(gap_network, pictures):
-    compiled = torch.compile(gap_network, backend="eager")
-    compiled(pictures)  # hooks that come after the first call must not be missed
-    result = capture(compiled, pictures, 0, ["_orig_mod.relu"])
+COMPILED = {
+    "wrapped": (lambda module: torch.compile(module, backend="eager"), "_orig_mod."),
+    "wrapped, any name": (lambda module: torch.compile(module, backend="eager"), ""),
+    "in place": (lambda module: module.compile(backend="eager") or module, ""),
+    "inside": (lambda module: nn.Sequential(torch.compile(module, backend="eager")), "0._orig_mod."),
+    "inside, any name": (lambda module: nn.Sequential(torch.compile(module, backend="eager")), "0."),
+}
+
+
+def compiled(kind, module, pictures):
+    """A frozen network whose program was made, and has run, before any hook came, and its names' prefix."""
+    make, prefix = COMPILED[kind]
+    made = make(copy.deepcopy(module).requires_grad_(False))
+    with torch.no_grad():
+        made(pictures)
+    return made, prefix
+
+
+@pytest.mark.parametrize("kind", COMPILED)
+def test_a_compiled_network_runs_as_it_was_written(gap_network, pictures, kind, snapshot):
+    module, prefix = compiled(kind, gap_network, pictures)
+    before, programs = snapshot(module), [vars(part).copy() for part in module.modules()]
+    result = capture(module, pictures, 0, [prefix + "relu"])
     expected = capture(gap_network, pictures, 0, ["relu"])
-    assert torch.allclose(result.gradients["_orig_mod.relu"], expected.gradients["relu"])
+    assert torch.equal(result.maps[prefix + "relu"], expected.maps["relu"])
+    assert torch.equal(result.gradients[prefix + "relu"], expected.gradients["relu"])
+    maps = torch.rand(5, 4, 8, 8, dtype=torch.float64)
+    again = rerun(module, pictures[:1], prefix + "relu", maps)
+    assert torch.equal(again, rerun(gap_network, pictures[:1], "relu", maps))
+    visits, _ = trace(module, pictures)
+    assert {"conv", "relu", "fc"} <= {visit.name.rpartition(".")[2] for visit in visits}
+    assert snapshot(module) == before
+    assert [vars(part) for part in module.modules()] == programs
+
+
+def test_a_network_that_fails_stays_compiled(gap_network, pictures):
+    for kind in ("wrapped", "in place"):
+        module, prefix = compiled(kind, gap_network, pictures)
+        programs = [vars(part).copy() for part in module.modules()]
+        with pytest.raises(RuntimeError):
+            capture(module, pictures[:, :2], 0, [prefix + "relu"])
+        assert [vars(part) for part in module.modules()] == programs
 
 
 # Targets.
@@ -496,13 +533,29 @@ def test_layers_and_networks_that_do_not_fit_are_refused(pictures, case):
         capture(module, pictures, 0, layers)
 
 
-def test_a_network_made_in_inference_mode_is_refused(pictures):
+@pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("part", ["the whole", "one part"])
+@pytest.mark.parametrize("run", [lambda *args: capture(*args, 0, ["conv"]), trace], ids=["capture", "trace"])
+def test_a_network_made_in_inference_mode_is_refused(pictures, caller, part, run, snapshot):
+    module = network().train()
     with torch.inference_mode():  # no gradient can ever pass through tensors made here
-        module = network()
-        flags = [parameter.requires_grad for parameter in module.parameters()]
-        with pytest.raises(ValueError, match="inference"):
-            capture(module, pictures, 0, ["conv"])
-    assert [parameter.requires_grad for parameter in module.parameters()] == flags
+        if part == "the whole":
+            module = network().train()
+        else:
+            module.out = nn.Conv2d(4, 4, 3, padding=1).double()
+    before = snapshot(module)
+    with caller(), pytest.raises(ValueError, match="the network was made in inference mode, where no grad"):
+        run(module, pictures)
+    assert snapshot(module) == before
+
+
+def test_a_network_made_in_inference_mode_still_runs_forward(pictures, snapshot):
+    with torch.inference_mode():
+        module = network().train()
+    before = snapshot(module)
+    with torch.inference_mode(), left_as_found(module):
+        assert forward(module, pictures).shape == (3, 4)
+    assert snapshot(module) == before
 
 
 # Without gradients, at the input, of any shape.

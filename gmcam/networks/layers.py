@@ -34,14 +34,22 @@ def discover(
 
     A stage is named by its resolution; its map is the last output of that resolution among the least
     nested modules (``layer1`` rather than ``layer2.0.bn1`` in a ResNet). Resolutions at which nothing
-    is convolved do not count, nor does a final convolution that gives one map per class. With
-    ``reshape``, every output that it makes maps of counts. ``last`` takes the place of the last
-    stage's map. Raises ``ValueError`` for a network without a convolutional map.
+    is convolved do not count, nor does a final convolution that gives one map per class. (The last
+    convolution of an embedding looks like one where it has as many channels as the embedding has
+    numbers: ``last`` names it.) With ``reshape``, every output that it makes maps of counts. ``last``
+    takes the place of the last stage's map. Raises ``ValueError`` for a network without a
+    convolutional map, and for a transformer with neither ``reshape`` nor ``last``.
     """
     visits, logits = trace(module, inputs)
     if reshape is not None:
         visits = [replace(v, shape=_shape_after(reshape, v.shape)) for v in visits]
-    visits = _before_scores(module, visits, classes=logits.shape[1] if logits.ndim > 1 else 0)
+    elif last is None and _gives_tokens(visits):
+        raise ValueError(
+            "this network makes tokens of its only convolution's map, as a transformer does: say with "
+            "gmcam.Network(module, reshape=…) how they lie in the picture, or name a layer"
+        )
+    classes = logits.shape[1] if logits.ndim > 1 else 0
+    visits = _before_scores(module, visits, classes, last)
     maps = [
         visit
         for visit in visits
@@ -76,14 +84,28 @@ def _shape_after(reshape: Callable[[Tensor], Tensor], shape: tuple[int, ...]) ->
         return ()
 
 
-def _before_scores(module: nn.Module, visits: list[Visit], classes: int) -> list[Visit]:
-    """The visits before a convolution that ends the network by giving one map per class."""
+def _gives_tokens(visits: list[Visit]) -> bool:
+    """Whether a linear layer runs over (N, …, K) behind the only convolution: it cut the picture into
+    patches. Behind several, that may be attention at the end of a convolutional network."""
+    convolutions = [i for i, visit in enumerate(visits) if issubclass(visit.kind, nn.Conv2d)]
+    return len(convolutions) == 1 and any(
+        issubclass(visit.kind, nn.Linear) and len(visit.shape) > 2 for visit in visits[convolutions[0] :]
+    )
+
+
+def _before_scores(module: nn.Module, visits: list[Visit], classes: int, last: str | None) -> list[Visit]:
+    """The visits before a convolution that ends the network by giving one map per class.
+
+    One channel per number of the output is all that tells it from other convolutions, so the body of
+    an embedding may be taken for it. It is not where ``last``, a layer that is asked for, lies there.
+    """
     modules = dict(module.named_modules())
     own = [
         i for i, v in enumerate(visits) if next(modules[v.name].parameters(recurse=False), None) is not None
     ]
     if not own:
         return visits
-    last = visits[own[-1]]
-    scores = issubclass(last.kind, nn.Conv2d) and last.shape[1:2] == (classes,)
-    return visits[: own[-1]] if scores else visits
+    final = visits[own[-1]]
+    scores = issubclass(final.kind, nn.Conv2d) and final.shape[1:2] == (classes,)
+    asked = any(visit.name == last for visit in visits[own[-1] :])
+    return visits[: own[-1]] if scores and not asked else visits

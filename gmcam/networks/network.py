@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gmcam.capture import all_finite, find_layer, forward, left_as_found
+from gmcam.capture import COMPILED, all_finite, find_layer, forward, left_as_found, original
 from gmcam.images.reading import Picture, open_picture
 from gmcam.networks.layers import Layers, discover
 from gmcam.networks.preprocessing import Preprocessing
@@ -20,12 +20,12 @@ from gmcam.networks.preprocessing import Preprocessing
 class Network:
     """A classifier: a module, its preprocessing, its class names and its layers.
 
-    ``module``: any ``torch.nn.Module`` from (N, 3, H, W) to logits. ``preprocess``: from an RGB
-    picture to (3, H, W); without it, only tensors are taken. ``classes``: one name per logit;
-    without them, classes are called by index. ``input_shape``: of the noise on which the network is
-    run once to find its layers, when they are first asked for. ``reshape``: for a transformer, from
-    a layer's tokens to maps (N, K, h, w). ``layer``: dotted path of the default layer, where it is
-    not the last map.
+    ``module``: any ``torch.nn.Module`` from (N, 3, H, W) to logits; in place of what ``torch.compile``
+    made of a module, the module itself. ``preprocess``: from an RGB picture to (3, H, W); without it,
+    only tensors are taken. ``classes``: one name per logit; without them, classes are called by index.
+    ``input_shape``: of the noise on which the network is run once to find its layers, when they are
+    first asked for. ``reshape``: for a transformer, from a layer's tokens to maps (N, K, h, w).
+    ``layer``: dotted path of the default layer, where it is not the last map.
     """
 
     def __init__(
@@ -41,14 +41,15 @@ class Network:
     ) -> None:
         if not isinstance(module, nn.Module):
             raise ValueError(f"a network is made from a torch.nn.Module, not a {type(module).__name__}")
-        self.module = module
-        self.name = name or type(module).__name__
+        self.module = original(module)
+        self.name = name or type(self.module).__name__
         self.preprocess = preprocess
         self.classes = tuple(classes)
         self.input_shape = input_shape
         self.reshape = reshape
         if layer is not None:
-            find_layer(module, layer)
+            layer = layer.removeprefix(COMPILED)
+            find_layer(self.module, layer)
         self.layer = layer
 
     def __repr__(self) -> str:
@@ -80,14 +81,18 @@ class Network:
         """
         if layer is None:
             return self.layers[self.default_layer]
+        layer = layer.removeprefix(COMPILED)
         try:  # a dotted path needs no run to be found
             find_layer(self.module, layer)
             return layer
         except ValueError as error:
-            if layer in self.layers:
-                return self.layers[layer]
-            stages = ", ".join(f"{name} ({path})" for name, path in self.layers.items())
-            raise ValueError(f"{self.name}: {error}; by resolution, {stages}") from None
+            try:
+                if layer in self.layers:
+                    return self.layers[layer]
+                hint = "by resolution, " + ", ".join(f"{name} ({path})" for name, path in self.layers.items())
+            except ValueError as reason:
+                hint = str(reason)
+            raise ValueError(f"{self.name}: {error}; {hint}") from None
 
     def as_maps(self, output: Tensor) -> Tensor:
         """A layer's output, or its gradient, as maps (T, K, h, w): through ``reshape`` if there is one."""

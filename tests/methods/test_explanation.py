@@ -122,6 +122,36 @@ def test_a_plain_module_is_enough(flat_network, pictures):
     assert result.label(1) == "class 2"
 
 
+OF_COMPILED = ["gmcam", "score_cam", "ablation_cam", "full_grad", "relevance_cam", "captum.guided_grad_cam"]
+
+
+@pytest.mark.parametrize("method", OF_COMPILED)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("in_place", [False, True], ids=["wrapped", "in place"])
+def test_a_compiled_module_is_explained_as_the_one_it_was_made_from(gap_network, method, layout, in_place):
+    plain, inputs = gap_network.float().requires_grad_(False), torch.rand(1, 3, 8, 8)
+    module = copy.deepcopy(plain)
+    if in_place:
+        module.compile(backend="eager")
+    else:
+        module = torch.compile(module, backend="eager")
+    with torch.no_grad():  # a program without hooks is made, and has run
+        module(inputs.clone(memory_format=layout))
+    result, expected = (gmcam.explain(one, inputs, 0, method=method) for one in (module, plain))
+    assert result.layer == expected.layer
+    assert torch.equal(result.raw, expected.raw)
+
+
+def test_a_module_made_in_inference_mode_is_refused_and_left_alone(pictures, snapshot):
+    with torch.inference_mode():
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    before = snapshot(module)
+    for layer in (None, "1"):
+        with pytest.raises(ValueError, match="the network was made in inference mode, where no gradient"):
+            gmcam.explain(module, pictures, 0, layer=layer)
+    assert snapshot(module) == before
+
+
 def test_a_plain_module_takes_inputs_of_any_size(gap_network):
     result = gmcam.explain(gap_network, torch.rand(2, 3, 20, 31), 0, method="grad_cam")
     assert result.maps.shape == (2, 20, 31)

@@ -122,14 +122,67 @@ class Tokens(nn.Module):
         return self.head(self.norm(self.block(tokens)).mean(1))
 
 
+def test_a_default_layer_may_be_the_convolution_that_looks_like_class_scores():
+    # An embedding of five numbers, or five classes: the structure is the same.
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 2, stride=2), nn.ReLU())
+    module += nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert list(discover(module, NOISE).stages.items()) == [("64x64", "1")]
+    found = discover(module, NOISE, last="3")
+    assert list(found.stages.items()) == [("64x64", "1"), ("32x32", "3")]
+    assert found.shapes["3"] == (5, 32, 32)
+
+
 def test_what_reshape_makes_maps_of_counts():
     found = discover(Tokens(), NOISE, lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (4, 4)))
     assert found.shapes == {"block": (6, 4, 4), "norm": (6, 4, 4)}
     assert found.stages == {"4x4": "norm"}
 
 
-def test_tokens_without_reshape_are_no_maps():
-    assert list(discover(Tokens(), NOISE).shapes) == ["cut"]
+def swin():
+    return torchvision.models.SwinTransformer(
+        [4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4]
+    )
+
+
+def vit():
+    return torchvision.models.VisionTransformer(64, 16, 2, 2, hidden_dim=8, mlp_dim=16)
+
+
+@pytest.mark.parametrize("make", [Tokens, vit, swin])
+def test_a_transformer_without_reshape_is_refused(make):
+    with pytest.raises(ValueError, match=r"tokens.*gmcam\.Network\(module, reshape=…\)"):
+        discover(make().eval(), NOISE)
+
+
+def test_the_cut_into_patches_may_still_be_named():
+    assert discover(Tokens(), NOISE, last="cut").stages == {"4x4": "cut"}
+
+
+class Rows(nn.Module):
+    """A linear layer for each cell, their mean, and the classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.mix(x.flatten(2).transpose(1, 2)).mean(1))
+
+
+AFTER_ONE_MAP = {
+    "flattened": [nn.Flatten(), nn.Linear(4 * 32 * 32, 2)],
+    "flattened cell by cell": [nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2)],
+    "pooled": [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)],
+    "convolved along rows": [nn.Flatten(2), nn.Conv1d(4, 4, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten()],
+    "deep, with attention at its end": [nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), Rows()],
+}
+
+
+@pytest.mark.parametrize("kind", AFTER_ONE_MAP)
+def test_a_convolutional_network_that_flattens_its_maps_is_no_transformer(kind):
+    body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU())
+    found = discover(nn.Sequential(body, *AFTER_ONE_MAP[kind]), NOISE)
+    assert found.stages == {"32x32": "2" if kind.startswith("deep") else "0"}
 
 
 def test_a_decoders_last_convolution_is_its_last_stage():

@@ -120,6 +120,18 @@ def test_the_layers_given_out_are_a_copy(network):
     assert network.layers == {"8x8": "relu"}
 
 
+def test_a_compiled_module_is_the_one_that_it_was_made_from():
+    plain = module().eval()
+    network = Network(torch.compile(plain, backend="eager"), input_shape=(3, 8, 8), layer="_orig_mod.conv")
+    assert network.module is plain
+    assert network.name == "Sequential"
+    assert network.layers == {"8x8": "conv"}
+    for asked in ("relu", "_orig_mod.relu"):
+        assert network.layer_path(asked) == "relu"
+    with pytest.raises(ValueError, match="no layer is called 'conf'; the nearest names are conv"):
+        network.layer_path("_orig_mod.conf")
+
+
 @pytest.mark.parametrize("asked", ["conf", "", "7x7"])
 def test_an_unknown_layer_is_answered_with_what_there_is(network, asked):
     with pytest.raises(ValueError, match=f"no layer is called '{asked}'") as caught:
@@ -352,6 +364,16 @@ def test_several_layers_of_a_transformer(transformer, patches):
 def test_the_default_layer_of_a_transformer_is_the_one_given(transformer):
     assert (transformer.default_layer, transformer.layer_path()) == ("2x3", "blocks.1.norm")
     assert transformer.layers == {"2x3": "blocks.1.norm"}
+
+
+def test_a_transformer_without_reshape_has_no_default_layer(transformer, patches):
+    with pytest.raises(ValueError, match=r"tokens.*gmcam\.Network\(module, reshape=…\)"):
+        explain(transformer.module, patches, 0)
+    assert explain(transformer.module, patches, 0, layer="cut").layer == "cut"
+    with pytest.raises(
+        ValueError, match=r"^Transformer: no layer is called 'blocks.2'; .* blocks.1, .*tokens"
+    ):
+        explain(transformer.module, patches, 0, layer="blocks.2")
 
 
 def test_a_default_layer_that_does_not_exist_is_refused():
