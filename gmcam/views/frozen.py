@@ -99,7 +99,8 @@ def freeze(
     shown = [ipywidgets.HTML(_STYLE, layout=ipywidgets.Layout(display="none"))]
     if under is not None:
         base = ipywidgets.HTML(
-            f'<img class="dark-light" alt="" src="{_webp(under, _QUALITY_UNDER)}">', layout=leaf_layout
+            f'<img class="dark-light" role="presentation" alt="" src="{_webp(under, _QUALITY_UNDER)}">',
+            layout=leaf_layout,
         )
         base.add_class("gmcam-under")
         controls["opacity"] = _control("opacity", [f"{o:.0%}" for o in OPACITIES], True, 2)

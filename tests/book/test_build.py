@@ -18,7 +18,7 @@ from gmcam.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
 EXERCISES = all_exercises()
-SECONDS_PER_NOTEBOOK, MEGABYTES_PER_NOTEBOOK = 60, 1000
+SECONDS_PER_NOTEBOOK, MEGABYTES_PER_NOTEBOOK = 60, 1200
 MINUTES_PER_BUILD = 12
 PAGE_BYTES = 1_200_000
 FLAGS = ["-W", "-n", "--keep-going"]
@@ -93,8 +93,10 @@ def test_every_solution_on_the_page_is_right(built, chapter):
 
 def test_every_picture_on_the_pages_has_alt_text(built):
     for page in pages(built.html):
-        for picture in re.findall(r"<img[^>]*>", page.read_text()):
-            assert re.search(r'alt="[^"]{4,}"', picture), f"{page.name}: {picture}"
+        text = page.read_text().replace('\\"', '"')  # widgets' pictures stand in JSON
+        for picture in re.findall(r"<img[^>]*>", text):
+            described = re.search(r'alt="[^"]{4,}"', picture) or 'role="presentation" alt=""' in picture
+            assert described, f"{page.name}: {picture[:200]}"
 
 
 def test_no_equation_number_or_reference_is_left_open(built):
