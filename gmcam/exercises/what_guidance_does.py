@@ -104,7 +104,7 @@ def dropped_by_the_mean() -> Answers:
             "the mean was taken over the channels; Equation 3 takes it over the cells": lambda M, C: (
                 (C - C.mean(1, keepdim=True)) * M
             ).sum(1),
-            "this is L − H; R is H − L": lambda M, C: -_deviation(M, C),
+            "the sign is turned: R is C less its mean, not the mean less C": lambda M, C: -_deviation(M, C),
         },
         tried_on=captured(),
     )
