@@ -16,7 +16,7 @@ def pixels_of_a_cell() -> Answers:
         {
             "that is in pixels of the network's input, half as wide and half as high as the picture": 8 * 8,
             "that is one side; a cell has height and width": across,
-            "that is the number of cells in the layer's map over the sides of the input": 128 // 16,
+            "that is one side of a cell, in pixels of the network's input": 128 // 16,
         },
     )
 
