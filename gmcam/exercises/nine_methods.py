@@ -61,7 +61,9 @@ def plus_plus() -> Answers:
             "these are the channels that speak against the class": lambda M, C: weighted(
                 M, (-C).mean((2, 3)).relu()
             ),
-            "all channels count alike here": lambda M, C: weighted(M, (C.mean((2, 3)) > 0).to(M.dtype)),
+            "in this map every channel of positive weight counts alike": (
+                lambda M, C: weighted(M, (C.mean((2, 3)) > 0).to(M.dtype))
+            ),
             "this is GMCAM, which is Grad-CAM squared here": equations.gmcam,
         },
         tried_on=captured(name=RESNET),
