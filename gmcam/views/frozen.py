@@ -8,25 +8,21 @@ the pictures as WebP. A ``value`` or a Python callback would need a kernel; an i
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 import ipywidgets
 from PIL import Image
 
 from gmcam.images.reading import Picture as Source
-from gmcam.images.reading import open_picture
 from gmcam.methods import METHODS, compare
 from gmcam.networks.network import Network
+from gmcam.views.embedding import data_address, figure
 from gmcam.views.figures import Picture, coloured, greyed
 
 OPACITIES = (0.25, 0.5, 0.75, 1.0)
 METHODS_SHOWN = ("grad_cam", "grad_cam_pp", "x_grad_cam", "hires_cam", "guidance_map", "gmcam")
-# Of WebP; higher ones double the page for no visible gain. What lies under is stored once.
-_QUALITY, _ALPHA_QUALITY, _QUALITY_UNDER = 75, 70, 90
 # Themes dim pictures on dark pages; saliency colours are to stay as they are.
 _OPACITY_RULES = "".join(f".gmcam-opacity-{round(100 * o)} img {{opacity: {o}}}\n" for o in OPACITIES)
 _STYLE = f"""<style>
@@ -90,7 +86,7 @@ def freeze(
             picture, words = draw(**chosen)
             if isinstance(picture, Picture):
                 picture = _still(picture, 2 * width)
-            return ipywidgets.HTML(_figure(picture, words), layout=leaf_layout, style=leaf_style)
+            return ipywidgets.HTML(figure(picture, words), layout=leaf_layout, style=leaf_style)
         name, *rest = names
         children = [stack(rest, chosen | {name: value}) for value in options[name].values()]
         return _linked(controls[name], children, leaf_layout)
@@ -99,7 +95,7 @@ def freeze(
     shown = [ipywidgets.HTML(_STYLE, layout=ipywidgets.Layout(display="none"))]
     if under is not None:
         base = ipywidgets.HTML(
-            f'<img class="dark-light" role="presentation" alt="" src="{_webp(under, _QUALITY_UNDER)}">',
+            f'<img class="dark-light" role="presentation" alt="" src="{data_address(under, quality=90)}">',
             layout=leaf_layout,
         )
         base.add_class("gmcam-under")
@@ -187,29 +183,12 @@ def _linked(
     return stack
 
 
-def _still(figure: Picture, widest: int) -> Image.Image:
+def _still(drawing: Picture, widest: int) -> Image.Image:
     """A figure as a picture of at most that many pixels across."""
-    drawn = Image.open(io.BytesIO(figure._repr_png_())).convert("RGB")
-    figure.clear()  # it is not shown again, and dozens of figures with their pictures are heavy
+    drawn = Image.open(io.BytesIO(drawing._repr_png_())).convert("RGB")
+    drawing.clear()  # it is not shown again, and dozens of figures with their pictures are heavy
     drawn.thumbnail((widest, drawn.height), Image.Resampling.LANCZOS)
     return drawn
-
-
-def _figure(picture: Source, words: str) -> str:
-    text = escape(words)
-    return (
-        f'<figure><img class="dark-light" alt="{text}" src="{_webp(picture)}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
-
-
-def _webp(picture: Source, quality: int = _QUALITY) -> str:
-    """The picture as a data address."""
-    if not isinstance(picture, Image.Image):
-        picture = open_picture(picture)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="webp", quality=quality, alpha_quality=_ALPHA_QUALITY)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _place(raw: Any) -> str:

@@ -12,6 +12,7 @@ from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+from served import Package, fetch, npm
 
 import gmcam
 from gmcam.exercises import all_exercises
@@ -154,6 +155,37 @@ def test_pages_ask_for_nothing_from_outside_and_fit_their_window(built, served, 
             if found := [*tab.complaints, *broken, *wide]:
                 faults[page.name] = found
     assert faults == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_are_accessible(built, served, browser, axe, scheme):
+    """No serious or critical violation of axe-core's rules, without exception."""
+    faults = {}
+    for page in pages(built.html):
+        with Tab(browser, f"{served}/book/{page.name}", color_scheme=scheme) as tab:
+            settle(tab.page)
+            tab.page.evaluate(axe)
+            found = tab.page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+            grave = [v for v in found if v["impact"] in ("serious", "critical")]
+            if grave:
+                faults[page.name] = [(v["id"], v["nodes"][0]["html"][:200]) for v in grave]
+    assert faults == {}
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    """The script of axe-core, fetched like those that the pages use."""
+    package = Package(
+        "axe-core",
+        "4.14.1",
+        "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+        "package/",
+        ("axe.min.js",),
+        "axe",
+    )
+    into = tmp_path_factory.mktemp("axe") / "axe"
+    fetch(package, into, npm())
+    return (into / "axe.min.js").read_text()
 
 
 def settle(page):

@@ -1,4 +1,6 @@
+import base64
 import io
+import re
 import statistics
 import time
 from datetime import UTC, datetime
@@ -7,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from ipywidgets import HTML
-from ipywidgets import Image as Shown
 from PIL import Image
 
 import gmcam
@@ -51,9 +52,14 @@ def control(widget, description):
     return found
 
 
+def figure(widget):
+    """Source, alternative text and caption of the picture."""
+    (found,) = [part.value for part in parts(widget) if type(part) is HTML and "<figure>" in part.value]
+    return re.search(r'alt="(.*)" src="data:image/webp;base64,(.*)"><figcaption>(.*)</figcaption>', found).groups()
+
+
 def shown(widget):
-    (picture,) = [part for part in parts(widget) if isinstance(part, Shown)]
-    return np.asarray(Image.open(io.BytesIO(picture.value)))
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(figure(widget)[1]))))
 
 
 def same(one, other):
@@ -62,8 +68,14 @@ def same(one, other):
 
 
 def words(widget):
-    (found,) = [part for part in parts(widget) if type(part) is HTML]
-    return found.value
+    alt, _, caption = figure(widget)
+    assert alt == caption
+    return caption
+
+
+def complaint(widget):
+    (found,) = [part.value for part in parts(widget) if type(part) is HTML and "<figure>" not in part.value]
+    return found
 
 
 def base(network, image=PICTURE):
@@ -147,7 +159,7 @@ def test_a_reader_can_take_a_picture_of_their_own(network):
     result = explain(network, other, top)
     assert same(shown(widget), overlay(base(network, other), result.maps[0], 0.75))
     control(widget, "class").value = (top + 1) % 6
-    assert f"logit {explain(network, other, (top + 1) % 6).score[0]:.2f}" in words(widget)
+    assert f"Logit {explain(network, other, (top + 1) % 6).score[0]:.2f}" in words(widget)
 
 
 @pytest.mark.parametrize("content", [b"no picture", b"", png(PICTURE)[:200]])
@@ -155,7 +167,7 @@ def test_a_file_that_is_no_picture_leaves_the_one_in_hand(network, content):
     widget = explorer(network, PICTURE)
     before = shown(widget)
     upload(widget, content)
-    assert "the file" in words(widget)
+    assert "the file" in complaint(widget)
     assert same(shown(widget), before)
     control(widget, "layer").value = "16x16"
     assert same(shown(widget), expected(network, widget))
@@ -206,7 +218,7 @@ def test_the_words_give_logit_size_and_place(network):
     widget = explorer(network, PICTURE, classes=("cup",))
     result = explain(network, PICTURE, "cup")
     row, column = divmod(int(result.raw[0].argmax()), 8)
-    assert f"logit {result.score[0]:.2f}; map of 8 × 8 cells" in words(widget)
+    assert f"Logit {result.score[0]:.2f}; map of 8 × 8 cells" in words(widget)
     assert f"strongest in row {row}, column {column}" in words(widget)
 
 

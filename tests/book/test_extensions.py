@@ -1,0 +1,106 @@
+"""What the book's build adds to Sphinx, without a build."""
+
+import base64
+import hashlib
+import io
+import subprocess
+import tarfile
+from types import SimpleNamespace
+
+import pytest
+import served
+import shared_pages
+
+FILES = {
+    "package/dist/a.js": b"a",
+    "package/dist/b.woff2": b"b",
+    "package/dist/c.css": b"c",
+    "package/d.js": b"d",
+}
+
+
+def archive(names=FILES):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in names.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """An npm that answers with an archive of the test's, or fails."""
+    content = SimpleNamespace(value=archive())
+
+    def run(command, cwd, **_):
+        if content.value is None:
+            raise subprocess.CalledProcessError(1, command)
+        name = f"{command[2].replace('/', '-')}.tgz"
+        with open(f"{cwd}/{name}", "wb") as file:
+            file.write(content.value)
+        return SimpleNamespace(stdout=f"{name}\n")
+
+    monkeypatch.setattr(served.subprocess, "run", run)
+    return content
+
+
+def package(content):
+    checksum = base64.b64encode(hashlib.sha512(content).digest()).decode()
+    return served.Package("thing", "1.0", checksum, "package/dist/", ("*.js", "*.woff2"), "thing")
+
+
+def test_the_files_asked_for_are_unpacked(registry, tmp_path):
+    served.fetch(package(registry.value), tmp_path / "thing-1.0", "npm")
+    found = {path.name: path.read_bytes() for path in (tmp_path / "thing-1.0").iterdir()}
+    assert found == {"a.js": b"a", "b.woff2": b"b"}
+
+
+def test_another_checksum_is_refused_and_nothing_is_left(registry, tmp_path):
+    wanted = package(registry.value)
+    registry.value = archive({"package/dist/a.js": b"evil"})
+    with pytest.raises(ValueError, match=r"thing 1.0 has the checksum .*, not the pinned one"):
+        served.fetch(wanted, tmp_path / "thing-1.0", "npm")
+    assert list(tmp_path.iterdir()) == []
+
+
+def config():
+    return SimpleNamespace(html_static_path=[], mathjax_path="usual", nb_ipywidgets_js={"usual": {}})
+
+
+@pytest.mark.parametrize("missing", ["npm", "registry"])
+def test_without_npm_or_its_registry_the_build_goes_on_and_says_so(registry, missing, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(served.LOGGER, "info", lambda text, *more: said.append(text % more))
+    if missing == "npm":
+        monkeypatch.setattr(served.shutil, "which", lambda *_, **__: None)
+    else:
+        registry.value = None
+        monkeypatch.setattr(served, "npm", lambda: "npm")
+    found = config()
+    served.serve(SimpleNamespace(srcdir=tmp_path), found)
+    assert vars(found) == vars(config())
+    assert len(said) == 1 and said[0].startswith("Pages load widgets and MathJax from the internet: ")
+    assert missing == "registry" or "install Node.js" in said[0]
+
+
+def test_pages_are_pointed_to_what_was_fetched(registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(served, "npm", lambda: "npm")
+    monkeypatch.setattr(served, "fetch", lambda package, into, _npm: into.mkdir(parents=True))
+    found = config()
+    served.serve(SimpleNamespace(srcdir=tmp_path), found)
+    assert found.html_static_path == [str(tmp_path / "_build" / "served")]
+    assert found.mathjax_path == "mathjax-3.2.2/tex-mml-chtml.js"
+    assert list(found.nb_ipywidgets_js) == ["widgets_shim.js", "widgets-1.0.15/embed.js"]
+
+
+def test_the_address_of_the_pages_follows_from_that_of_the_repository():
+    assert shared_pages.pages_of("https://github.com/owner/name") == "https://owner.github.io/name/"
+    theme = {"repository_url": "https://github.com/owner/name"}
+    found = SimpleNamespace(html_baseurl="", html_theme_options=theme, html_title="title")
+    shared_pages.tell_address(None, found)
+    assert found.ogp_site_url == "https://owner.github.io/name/"
+    found.html_baseurl = "https://book.example/"
+    shared_pages.tell_address(None, found)
+    assert found.ogp_site_url == "https://book.example/"
