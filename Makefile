@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: book test bench lint archive links clean
+.PHONY: book test bench lint archive student instructor links clean
 
 book: .venv/book.done
 	$(BIN)/jupyter-book build . -W -n --keep-going
@@ -24,6 +24,10 @@ bench: .venv/test.done
 archive:
 	test -f _build/html/index.html || $(MAKE) book
 	$(BIN)/python -c "import shutil; shutil.make_archive('_build/gmcam-book', 'zip', '_build', 'html')"
+
+# The notebooks for a class: without solutions, and with them and the slips to watch for.
+student instructor: .venv/book.done
+	$(BIN)/python book/_tools/editions.py $@ _build/$@
 
 links: .venv/book.done
 	$(BIN)/jupyter-book build . --builder linkcheck

@@ -55,7 +55,8 @@ def control(widget, description):
 def figure(widget):
     """Source, alternative text and caption of the picture."""
     (found,) = [part.value for part in parts(widget) if type(part) is HTML and "<figure>" in part.value]
-    return re.search(r'alt="(.*)" src="data:image/webp;base64,(.*)"><figcaption>(.*)</figcaption>', found).groups()
+    pattern = r'alt="(.*)" src="data:image/webp;base64,(.*)"><figcaption>(.*)</figcaption>'
+    return re.search(pattern, found).groups()
 
 
 def shown(widget):
