@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 from served import Package, fetch, npm
@@ -100,6 +102,39 @@ def test_every_picture_on_the_pages_has_alt_text(built):
             assert described, f"{page.name}: {picture[:200]}"
 
 
+def test_launch_and_download_buttons_lead_to_files_that_are_there(built):
+    for page in pages(built.html):
+        text = page.read_text()
+        if not (ROOT / "book" / f"{page.stem}.ipynb").exists():
+            continue
+        launched = re.findall(r'href="https://(?:mybinder\.org|colab\.research)[^"]*?(book/[^"]+)"', text)
+        assert len(launched) == 2, page.name
+        assert all((ROOT / unquote(path)).exists() for path in launched)
+        (download,) = re.findall(r'href="(\.\./_sources/[^"]+\.ipynb)"', text)
+        assert (page.parent / download).exists()
+
+
+def test_every_page_can_be_shared(built):
+    address = re.search(
+        r"^  url: https://github.com/([\w-]+)/([\w-]+)$", (ROOT / "_config.yml").read_text(), re.M
+    )
+    root = "https://{}.github.io/{}/".format(*address.groups())
+    for page in pages(built.html):
+        tags = dict(re.findall(r'<meta property="og:(\S+)" content="([^"]*)"', page.read_text()))
+        assert tags["title"] and tags["description"], page.name
+        assert tags["url"] == f"{root}book/{page.name}"
+        assert (built.html / tags["image"].removeprefix(root)).exists()
+
+
+def test_the_archive_holds_the_book(built, tmp_path):
+    """As `make archive` packs it; that pages work from files is tested below."""
+    made = shutil.make_archive(str(tmp_path / "gmcam-book"), "zip", built.html.parent, "html")
+    with zipfile.ZipFile(made) as archive:
+        assert {"html/index.html", "html/book/explorer.html", "html/searchindex.js"} <= set(
+            archive.namelist()
+        )
+
+
 def test_no_equation_number_or_reference_is_left_open(built):
     for page in pages(built.html):
         assert not re.search(r"\[\?\]|{(doc|footcite:p)}`", page.read_text()), page.name
@@ -186,6 +221,18 @@ def axe(tmp_path_factory):
     into = tmp_path_factory.mktemp("axe") / "axe"
     fetch(package, into, npm())
     return (into / "axe.min.js").read_text()
+
+
+def test_search_finds_pages_with_nothing_from_outside(served, browser):
+    with Tab(browser, f"{served}/search.html?q=guidance") as tab:
+        tab.page.wait_for_selector("#search-results li a")
+        assert tab.complaints == []
+
+
+def test_search_finds_pages_without_a_server(built, browser):
+    """The browser refuses the excerpts below the hits then, and says so in its console."""
+    with Tab(browser, f"{built.html.as_uri()}/search.html?q=guidance") as tab:
+        tab.page.wait_for_selector("#search-results li a")
 
 
 def settle(page):
