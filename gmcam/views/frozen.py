@@ -57,6 +57,7 @@ def freeze(
     the page. With ``under``, pictures are see-through and lie over that one, and a control for opacity
     is added.
 
+    Before ipywidgets 8 there is no ``Stack``: then the first picture is shown, with a word on that.
     Raises ``ValueError`` without a choice, for a control without one, and for names in ``sliders`` or
     ``start`` that ``choices`` lacks.
     """
@@ -76,6 +77,13 @@ def freeze(
         name: _control(name, list(of), name in sliders, list(of).index(start[name]) if name in start else 0)
         for name, of in options.items()
     }
+
+    if not hasattr(ipywidgets, "Stack"):  # before ipywidgets 8, as in some hosted notebooks
+        picture, words = draw(**{n: of[start.get(n, next(iter(of)))] for n, of in options.items()})
+        if isinstance(picture, Picture):
+            picture = _still(picture, 2 * width)
+        advice = "Its sliders need ipywidgets 8: %pip install 'ipywidgets>=8', then restart."
+        return ipywidgets.VBox([ipywidgets.HTML(figure(picture, words)), ipywidgets.HTML(advice)])
 
     # Shared by all leaves: a layout and a style of its own for each would double the page's widgets.
     leaf_layout = ipywidgets.Layout(margin="0", overflow="visible")

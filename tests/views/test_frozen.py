@@ -127,6 +127,15 @@ def test_controls_that_do_not_fit_are_refused(choices, more, message):
         freeze(draw, choices, **more)
 
 
+@pytest.mark.parametrize("picture", [np.zeros((4, 4, 3), np.uint8), None])
+def test_before_ipywidgets_8_the_first_picture_is_shown_with_a_word_on_that(picture, monkeypatch):
+    monkeypatch.delattr("ipywidgets.Stack")
+    picture = grid([np.zeros((4, 4))]) if picture is None else picture
+    shown = freeze(lambda a, b: (picture, f"{a}, {b}"), {"a": ["x", "y"], "b": {"z": 1}}, start={"a": "y"})
+    first, advice = (part.value for part in shown.children)
+    assert 'alt="y, 1"' in first and "ipywidgets 8" in advice
+
+
 @pytest.fixture(scope="module")
 def network():
     return gmcam.load("collage-vgg")
