@@ -18,6 +18,14 @@ NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(", "intervals(", "lines(")
 
 
+COLAB = """\
+# In Colab: install the module. Elsewhere nothing happens.
+import sys
+
+if "google.colab" in sys.modules:
+    %pip install --quiet gmcam"""
+
+
 def cells(path: Path, kind: str) -> list:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
@@ -106,7 +114,7 @@ def test_chapter_has_three_to_five_exercises_with_a_check_and_a_hidden_solution(
 def test_stated_minutes_are_those_of_the_text_the_code_and_the_exercises(path):
     """180 words a minute, 17 lines of code a minute, two minutes an exercise."""
     words = len(text(path).split())
-    lines = sum(len(cell.source.splitlines()) for cell in cells(path, "code"))
+    lines = sum(len(cell.source.splitlines()) for cell in cells(path, "code") if cell.source != COLAB)
     expected = words / 180 + lines * 0.06 + 2 * len(exercises(path))
     stated = int(re.search(r"\*\*Minutes:\*\* (\d+)", text(path))[1])
     assert abs(stated - expected) <= 1, f"{expected:.0f}"
@@ -135,6 +143,13 @@ def test_margins_hold_no_results_either(path):
         for pattern in NO_PROSE[1:]:
             margin = re.sub(pattern, " ", margin, flags=re.DOTALL)
         assert not re.search(r"\d\.\d|\d ?%", margin), margin
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_first_code_cell_installs_the_module_in_colab_and_is_not_on_the_page(path):
+    first = cells(path, "code")[0]
+    assert first.metadata.tags == ["remove-cell"]
+    assert first.source == COLAB
 
 
 def test_figure_names_differ_between_pages():
