@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: book test bench lint archive student instructor links clean
+.PHONY: book test bench lint archive student instructor slides links clean
 
 book: .venv/book.done
 	$(BIN)/jupyter-book build . -W -n --keep-going
@@ -28,6 +28,11 @@ archive:
 # The notebooks for a class: without solutions, and with them and the slips to watch for.
 student instructor: .venv/book.done
 	$(BIN)/python book/_tools/editions.py $@ _build/$@
+
+# Lecture slides from the executed notebooks, a deck a chapter: open _build/slides/index.html.
+slides: .venv/book.done
+	test -d _build/jupyter_execute || $(MAKE) book
+	PYTHONPATH=book/_extensions $(BIN)/python book/_tools/slides.py
 
 links: .venv/book.done
 	$(BIN)/jupyter-book build . --builder linkcheck

@@ -7,6 +7,7 @@ import sys
 import time
 import zipfile
 from functools import partial
+from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
+import slides
 from served import Package, fetch, npm
 
 import gmcam
@@ -295,3 +297,40 @@ def test_dark_pages_leave_saliency_colours_alone(built, browser):
     tab.close()
     assert dark == "dark"
     assert filters and set(filters) == {"none"}
+
+
+def test_slides_show_every_section_and_none_overflows(built, browser, tmp_path):
+    faults = {}
+    for path in slides.write(built.html.parent / "jupyter_execute" / "book", tmp_path / "slides"):
+        page = (built.html / "book" / f"{path.stem}.html").read_text()
+        sections = {words(name) for name in re.findall(r'<h2>(.*?)<a class="headerlink"', page)}
+        shown = {words(name) for name in re.findall(r"<h2>(.*?)</h2>", path.read_text())}
+        missing = sections - shown - {"Exercises", "References"}
+        with Tab(browser, path.as_uri(), viewport={"width": 1280, "height": 720}) as tab:
+            tab.page.wait_for_selector("body[data-ready]")
+            if found := [*missing, *tab.page.evaluate(FAULTY_SLIDES), *tab.complaints]:
+                faults[path.stem] = found
+    assert faults == {}
+
+
+def words(heading):
+    """The letters of a heading, without its number and its marks."""
+    return re.sub(r"[\W\d_]+", "", unescape(re.sub("<.*?>", "", heading)))
+
+
+# What lies beyond its slide, text that is too small to read from afar, and pictures that do not show.
+FAULTY_SLIDES = """() => Array.from({length: Reveal.getTotalSlides()}, (_, number) => {
+    Reveal.slide(number);
+    const slide = Reveal.getCurrentSlide(), box = slide.getBoundingClientRect();
+    const all = [...slide.querySelectorAll("*")].filter(e => !e.closest("mjx-assistive-mml"));
+    const faulty = all.filter(e => {
+        const {left, right, top, bottom, width, height} = e.getBoundingClientRect();
+        const beyond = left < box.left - 1 || right > box.right + 1
+            || top < box.top - 1 || bottom > box.bottom + 1;
+        const small = ["P", "LI", "TD"].includes(e.tagName) && parseFloat(getComputedStyle(e).fontSize) < 24;
+        const broken = e.tagName === "IMG" && (!e.naturalWidth || e.alt.length < 5);
+        return width && height && beyond || small || broken;
+    });
+    if (box.width !== 1280 || box.height !== 720) faulty.push(slide);
+    return faulty.map(e => `${number}: ${e.outerHTML.slice(0, 99)}`);
+}).flat()"""

@@ -1,0 +1,166 @@
+"""What of a notebook stands on slides.
+
+A deck begins with the title and the objectives. A heading, or a display equation, makes a slide with the
+sentences that lead to it, a figure one with the first sentence of its caption, each exercise one without
+its solution; the summary comes last. Code is not shown. The tag ``no-slide`` leaves a cell out, and
+``slide`` puts all of a text cell on a slide of its own.
+"""
+
+import re
+from dataclasses import dataclass
+from html import escape
+
+from markdown_it import MarkdownIt
+from mdit_py_plugins.dollarmath import dollarmath_plugin
+from nbformat import NotebookNode
+
+DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{[\w-]+\}.*?^\1\s*$", re.MULTILINE | re.DOTALL)
+ANCHOR = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
+ROLE = re.compile(r"(\s?)\{([\w:]+)\}`([^`<]*?)\s*(?:<([^`>]+)>)?`")
+SHORT = 70  # characters; such a sentence does not stand alone
+SILENT = ("Exercises", "References")  # headings without a slide of their own
+# What a full stop within does not end, and where a sentence ends.
+SENTENCE = re.compile(
+    r"(?>\$[^$]*\$|`[^`]*`|\b(?:Eqs?|Figs?|al|vs|e\.g|i\.e)\.|.)+?(?:[.!?][\"*)]*(?=\s|$)|\Z)", re.S
+)
+
+
+def math(content: str, display: dict[str, bool]) -> str:
+    """A formula, between what MathJax looks for."""
+    before, after = (r"\[", r"\]") if display["display_mode"] else (r"\(", r"\)")
+    return before + escape(content.strip()) + after
+
+
+MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
+MARKDOWN.use(dollarmath_plugin, double_inline=True, renderer=math)
+block, inline = MARKDOWN.render, MARKDOWN.renderInline
+
+
+@dataclass(frozen=True)
+class Slide:
+    """What stands on a slide: a heading below a smaller one, and HTML. ``kind`` is its class in the CSS."""
+
+    kind: str
+    heading: str
+    above: str = ""
+    body: str = ""
+
+
+def sentences(paragraph: str) -> list[str]:
+    """The sentences of a paragraph; none is cut within emphasis."""
+    found = [""]
+    for match in SENTENCE.findall(paragraph):
+        if found[-1] and found[-1].count("*") % 2 == 0:
+            found.append("")
+        found[-1] += match
+    return [sentence.strip() for sentence in found if sentence.strip()]
+
+
+def plain(text: str, titles: dict[str, str]) -> str:
+    """Markdown without the roles, anchors and directives of MyST."""
+
+    def role(match: re.Match[str]) -> str:
+        space, name, text, target = match.groups()
+        if name == "footcite:p":
+            return ""
+        other = {"doc": titles.get(text, text), "footcite:t": titles.get(text, text), "numref": "the figure"}
+        return space + (text if target else other.get(name, text))
+
+    return ROLE.sub(role, ANCHOR.sub("", DIRECTIVE.sub("", text))).strip()
+
+
+def sections(text: str, place: list[str]) -> list[Slide]:
+    """Slides for a cell's headings and display equations; ``place`` is kept: the headings one is below.
+
+    Below a heading stands the first sentence of its prose, and a second where that is short; before an
+    equation, the sentence that leads to it.
+    """
+    slides: list[Slide] = []
+    said: list[str] = []
+    equations: list[str] = []
+    headed = False
+    kind = tag = ""
+
+    def close() -> None:
+        if (headed or equations) and place[0] not in SILENT:
+            begin = said[:1] if headed else []
+            if not equations and begin and len(begin[0]) < SHORT:
+                begin = said[:2]
+            lead = said[-2 if said and len(said[-1]) < SHORT else -1 :] if equations else []
+            shown = [*dict.fromkeys(begin + lead)]
+            if not equations:
+                shown = [re.sub(":$", ".", sentence) for sentence in shown]
+            shown += [f"$$\n{equation}\n$$" for equation in equations]
+            kind = "equation" if equations else "section" if shown else "divider"
+            slides.append(Slide(kind, *headings(place), block("\n\n".join(shown))))
+        said.clear()
+        equations.clear()
+
+    for token in MARKDOWN.parse(text):
+        if kind == "heading_open":
+            close()
+            place[0 if tag == "h2" else 1 :] = [token.content]
+            headed = True
+        elif kind == "paragraph_open" and token.level == 1:
+            if equations:
+                close()
+                headed = False
+            said += sentences(token.content)
+        elif token.type.startswith("math_block"):
+            equations.append(token.content.strip())
+        kind, tag = token.type, token.tag
+    close()
+    return slides
+
+
+def headings(place: list[str]) -> tuple[str, str]:
+    """The heading that one is below, and the one above that."""
+    return inline(place[-1]), inline("".join(place[:-1]))
+
+
+def deck(notebook: NotebookNode, titles: dict[str, str]) -> list[Slide]:
+    """The slides of a chapter; ``titles`` says what is shown for a chapter's name or a citation's key."""
+    slides: list[Slide] = []
+    last: list[Slide] = []
+    place = [""]
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "no-slide" in tags or "hide-cell" in tags:
+            continue
+        if cell.cell_type == "code":
+            slides += figures(cell, inline(place[-1]), titles)
+            continue
+        text = plain(cell.source, titles)
+        heading = re.match(r"(#+) (.*)\n*", text)
+        rest = text[heading.end() :] if heading else text
+        question = re.match(r"\*\*(\d+)\.\*\*\s*", text)
+        if heading and heading[1] == "#":
+            slides.append(Slide("title", inline(heading[2])))
+            listed = re.search(r"\{admonition\} Objectives\n:class.*\n((?:- .*\n)+)", cell.source)
+            if listed:
+                slides.append(Slide("list", "Objectives", body=block(plain(listed[1], titles))))
+        elif heading and heading[2] == "Summary":
+            last.append(Slide("list", "Summary", body=block(rest)))
+        elif "slide" in tags:
+            place = [heading[2]] if heading else place
+            slides.append(Slide("whole", *headings(place), block(rest)))
+        elif place == ["Exercises"] and question:
+            body = block(text[question.end() :])
+            slides.append(Slide("exercise", f"Exercise {question[1]}", body=body))
+        else:
+            slides += sections(text, place)
+    return slides + last
+
+
+def figures(cell: NotebookNode, above: str, titles: dict[str, str]) -> list[Slide]:
+    """A slide for each picture that a code cell has drawn."""
+    book = cell.metadata.get("mystnb", {})
+    caption = plain(book.get("figure", {}).get("caption", ""), titles)
+    whole = (sentences(caption) or [""])[0].rstrip(".")
+    title = re.match(r".{12,}?(?=:\s|:?$)|.*", whole, re.DOTALL)[0]  # type: ignore[index]
+    alt = escape(book.get("image", {}).get("alt", title))
+    pictures = [
+        output["data"]["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})
+    ]
+    images = [f'<img alt="{alt}" src="data:image/png;base64,{"".join(p.split())}">' for p in pictures]
+    return [Slide("figure", inline(title), above, image) for image in images]
