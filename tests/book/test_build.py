@@ -334,3 +334,18 @@ FAULTY_SLIDES = """() => Array.from({length: Reveal.getTotalSlides()}, (_, numbe
     if (box.width !== 1280 || box.height !== 720) faulty.push(slide);
     return faulty.map(e => `${number}: ${e.outerHTML.slice(0, 99)}`);
 }).flat()"""
+
+
+def test_the_cheat_sheet_prints_on_one_page(built, browser):
+    """One sheet of A4, with nothing cut off at the side and some room left for other fonts."""
+    with Tab(browser, (built.html / "book" / "cheat_sheet.html").as_uri()) as tab:
+        settle(tab.page)
+        printed = tab.page.pdf(format="A4")
+        assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
+        tab.page.set_viewport_size({"width": 794, "height": 1123})  # A4 in pixels
+        tab.page.emulate_media(media="print")
+        cut = "[...document.querySelectorAll('#on-one-page :is(div, pre, table)')]"
+        cut += ".filter(one => one.scrollWidth > one.clientWidth + 2).map(one => one.className)"
+        assert tab.page.evaluate(cut) == []
+        used = tab.page.evaluate("document.querySelector('#on-one-page').getBoundingClientRect().height")
+        assert 0.7 * 1123 < used < 0.97 * 1123
