@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -67,6 +66,8 @@ def blurred(inputs: Tensor) -> Tensor:
     """
     if inputs.ndim != 4:
         raise ValueError(f"inputs have shape (N, C, H, W), not {tuple(inputs.shape)}")
+    from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]  # heavy, and used here alone
+
     spike = np.zeros((11, 11))
     spike[5, 5] = 1
     kernel = torch.from_numpy(gaussian_filter(spike, sigma=5, mode="reflect")).to(inputs)

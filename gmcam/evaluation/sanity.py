@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr  # type: ignore[import-untyped]
-from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 
 from gmcam.capture import trace
@@ -125,10 +123,14 @@ def sanity_check(
 def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
+    from scipy.stats import spearmanr  # type: ignore[import-untyped]  # heavy, and used here alone
+
     return float(spearmanr(one.ravel(), other.ravel()).statistic)
 
 
 def _ssim(one: np.ndarray, other: np.ndarray) -> float:
+    from skimage.metrics import structural_similarity  # heavy, and used here alone
+
     return float(structural_similarity(one, other, data_range=1.0))  # type: ignore[no-untyped-call]
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from gmcam.evaluation.measuring import MEANS
 from gmcam.evaluation.metrics import METRICS
 from gmcam.evaluation.runs import Run
 from gmcam.evaluation.totals import Totals, interval
 from gmcam.methods import METHODS
+
+if TYPE_CHECKING:  # heavy: those who only measure do not wait for it
+    import pandas as pd
 
 COLUMNS = ["method", "metric", "value", "low", "high", "count"]
 KEYS = ["picture", "label", "method"]  # what tells the rows of a run's records apart
@@ -39,6 +42,8 @@ def summary(
             for i, metric in enumerate(wanted)
             if counts[i]
         ]
+    import pandas as pd
+
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -66,6 +71,8 @@ def differences(
             for i, metric in enumerate(wanted)
             if counts[i] and method != reference
         ]
+    import pandas as pd
+
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -92,6 +99,8 @@ def table(rows: pd.DataFrame, signed: bool = False) -> pd.DataFrame:
     held = list(dict.fromkeys(rows["metric"]))
     order = [*(name for name in METRICS if name in held), *(name for name in held if name not in METRICS)]
     wide = wide.loc[list(dict.fromkeys(rows["method"])), order]
+    import pandas as pd
+
     wide.index = pd.Index([METHODS[name].title if name in METHODS else name for name in wide.index])
     return wide.rename(columns={name: " ".join(words) for name, words in METRICS.items()}).rename_axis(
         index="Method", columns=None
