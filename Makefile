@@ -32,7 +32,7 @@ student instructor: .venv/book.done
 # Lecture slides from the executed notebooks, a deck a chapter: open _build/slides/index.html.
 slides: .venv/book.done
 	test -d _build/jupyter_execute || $(MAKE) book
-	PYTHONPATH=book/_extensions $(BIN)/python book/_tools/slides.py
+	$(BIN)/python book/_tools/slides.py
 
 links: .venv/book.done
 	$(BIN)/jupyter-book build . --builder linkcheck

@@ -76,7 +76,7 @@ def write(notebooks: Path, folder: Path) -> list[Path]:
             )
             written.append(folder / f"{name}.html")
             written[-1].write_text(page, encoding="utf-8")
-    index = template("decks.html").render(parts=parts, titles=titles, book=titles["intro"])
+    index = template("index.html").render(parts=parts, titles=titles, book=titles["intro"])
     (folder / "index.html").write_text(index, encoding="utf-8")
     (folder / "slides.css").write_text(Path(__file__).with_name("slides.css").read_text(), encoding="utf-8")
     return written

@@ -9,6 +9,7 @@ notebook shows and ``savefig`` writes.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -30,8 +31,10 @@ from gmcam.networks.network import Network
 COLOURS = "inferno"
 SIGNED_COLOURS = "PuOr"
 INK = "#222222"
-_PANEL, _WIDTH = 2.1, 9.2  # inches: a panel at most, a row of panels at most
+# Inches: a panel at most, a row of panels at most. A wider row would be scaled down with its words.
+_PANEL, _WIDTH = 2.1, 7.4
 _DPI = 144
+_TITLE = 10  # points
 
 
 class Picture(Figure):
@@ -167,7 +170,7 @@ def grid(
             ax.imshow(array, cmap=scale.cmap, norm=scale.norm, interpolation="nearest")
         else:
             ax.imshow(array, interpolation="antialiased")
-        _bare(ax, titles[index] if index < len(titles) else "")
+        _bare(ax, _wrapped(titles[index], side) if index < len(titles) else "")
         if rows and index % columns == 0:
             ax.set_ylabel(rows[index // columns], fontsize=10, color=INK)
     if bar or maps:
@@ -189,13 +192,19 @@ def _scale(maps: Sequence[np.ndarray]) -> ScalarMappable:
     return ScalarMappable(Normalize(0, high or 1.0), COLOURS)
 
 
+def _wrapped(title: str, inches: float) -> str:
+    """The title in lines that fit above a panel of that width."""
+    letters = int(inches * 72 / (0.53 * _TITLE))
+    return "\n".join(textwrap.fill(line, letters, break_long_words=False) for line in title.split("\n"))
+
+
 def _bare(ax: Axes, title: str = "") -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set_visible(False)
     if title:
-        ax.set_title(title, fontsize=10, color=INK, pad=4)
+        ax.set_title(title, fontsize=_TITLE, color=INK, pad=4)
 
 
 def feature_sheet(maps: Tensor, count: int = 16, columns: int = 8) -> Picture:

@@ -78,12 +78,14 @@ def freeze(
         for name, of in options.items()
     }
 
+    def leaf(chosen: dict[str, Any]) -> str:
+        picture, words = draw(**chosen)
+        return figure(_still(picture, 2 * width) if isinstance(picture, Picture) else picture, words)
+
     if not hasattr(ipywidgets, "Stack"):  # before ipywidgets 8, as in some hosted notebooks
-        picture, words = draw(**{n: of[start.get(n, next(iter(of)))] for n, of in options.items()})
-        if isinstance(picture, Picture):
-            picture = _still(picture, 2 * width)
+        first = leaf({name: of[start.get(name, next(iter(of)))] for name, of in options.items()})
         advice = "Its sliders need ipywidgets 8: %pip install 'ipywidgets>=8', then restart."
-        return ipywidgets.VBox([ipywidgets.HTML(figure(picture, words)), ipywidgets.HTML(advice)])
+        return ipywidgets.VBox([ipywidgets.HTML(first), ipywidgets.HTML(advice)])
 
     # Shared by all leaves: a layout and a style of its own for each would double the page's widgets.
     leaf_layout = ipywidgets.Layout(margin="0", overflow="visible")
@@ -91,10 +93,7 @@ def freeze(
 
     def stack(names: list[str], chosen: dict[str, Any]) -> ipywidgets.Widget:
         if not names:
-            picture, words = draw(**chosen)
-            if isinstance(picture, Picture):
-                picture = _still(picture, 2 * width)
-            return ipywidgets.HTML(figure(picture, words), layout=leaf_layout, style=leaf_style)
+            return ipywidgets.HTML(leaf(chosen), layout=leaf_layout, style=leaf_style)
         name, *rest = names
         children = [stack(rest, chosen | {name: value}) for value in options[name].values()]
         return _linked(controls[name], children, leaf_layout)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which all common colour blindnesses tell apart; the dashes tell them twice.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 _DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
-_WIDTH, _HEIGHT, _DPI = 9.2, 2.5, 144  # inches: all columns, one row
+_WIDTH, _HEIGHT, _DPI = 7.6, 2.3, 144  # inches: all columns, one row
+_LETTERS = 105  # of a legend, in one row
 _PANELS_ACROSS = (4, 3)  # of dots
 
 Line = tuple[Any, Any]
@@ -71,7 +72,7 @@ def lines(
         shown.values(),
         shown.keys(),
         loc="outside lower center",
-        ncols=min(len(shown), 6),
+        ncols=max(1, min(len(shown), _LETTERS // (max(map(len, shown)) + 8))),  # 8: the line itself
         frameon=False,
         fontsize=9,
         labelcolor=INK,
@@ -96,7 +97,7 @@ def intervals(summary: pd.DataFrame, zero: bool = False, beside: pd.DataFrame | 
     columns = min(len(metrics), min(_PANELS_ACROSS, key=lambda columns: -len(metrics) % columns))
     down = -(-len(metrics) // columns)
     figure = Picture(
-        figsize=(2.1 * columns + 1.4, down * (0.24 * len(methods) + 0.85)), dpi=144, layout="constrained"
+        figsize=(1.8 * columns + 1.3, down * (0.24 * len(methods) + 0.85)), dpi=144, layout="constrained"
     )
     axes = figure.subplots(down, columns, squeeze=False, sharey=True)
     for index, ax in enumerate(axes.flat):
@@ -112,7 +113,7 @@ def intervals(summary: pd.DataFrame, zero: bool = False, beside: pd.DataFrame | 
         if beside is not None:
             others = beside[beside["metric"] == metrics[index]].set_index("method").reindex(methods)
             ax.plot(others["value"], places, "D", color=LINE_COLOURS[1], markersize=4.5, fillstyle="none")
-        ax.set_title(" ".join(METRICS[metrics[index]]), fontsize=10, color=INK)
+        ax.set_title(" ".join(METRICS[metrics[index]]), fontsize=9, color=INK)
         ax.set_yticks(places, [METHODS[name].title if name in METHODS else name for name in methods])
         ax.tick_params(labelsize=8.5, colors=INK, length=2)
         ax.tick_params(axis="y", length=0)
