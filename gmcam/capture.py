@@ -84,6 +84,11 @@ def capture(
     no height and width, not one map per picture or no influence on the score; for targets that do
     not fit the output; for scores or gradients that are not finite; for a network with a part that was
     made in inference mode.
+
+    >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5))
+    >>> found = gmcam.capture(module, torch.rand(2, 3, 8, 8), [0, 4], layers=["0"])
+    >>> found.maps["0"].shape, found.gradients["0"].shape
+    (torch.Size([2, 4, 6, 6]), torch.Size([2, 4, 6, 6]))
     """
     if not layers:
         raise ValueError("capture needs the name of at least one layer")

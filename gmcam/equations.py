@@ -12,6 +12,26 @@ units, ``C`` in logits per activation unit, so a product of the two is in logits
 Sources: Fahim, Saqib, Siam, Jung: *Rethinking Gradient Weight's Influence over Saliency Map
 Estimation*, Sensors 22(17):6516, 2022, doi:10.3390/s22176516. Zhou, Khosla, Lapedriza, Oliva,
 Torralba: *Learning Deep Features for Discriminative Localization*, CVPR 2016.
+
+One picture, two channels, four cells:
+
+>>> from gmcam import equations
+>>> M = torch.tensor([[[[1.0, 2.0], [0.0, 3.0]], [[1.0, 0.0], [2.0, 1.0]]]])
+>>> C = torch.tensor([[[[2.0, 0.0], [1.0, 1.0]], [[-3.0, 0.0], [0.0, -1.0]]]])
+>>> equations.aggregated_map(M).tolist()
+[[[2.0, 2.0], [2.0, 4.0]]]
+>>> equations.channel_weights(C).tolist()
+[[1.0, -1.0]]
+>>> equations.class_map(M, torch.tensor([1.0, -1.0])).tolist()
+[[[0.0, 2.0], [-2.0, 2.0]]]
+>>> equations.grad_cam(M, C).tolist()
+[[[0.0, 2.0], [0.0, 2.0]]]
+>>> equations.hires_cam(M, C).tolist()
+[[[-1.0, 0.0], [0.0, 2.0]]]
+>>> equations.guidance_map(M, C).tolist()
+[[[0.0, 0.0], [0.0, 2.0]]]
+>>> equations.gmcam(M, C).tolist()
+[[[0.0, 0.0], [0.0, 4.0]]]
 """
 
 from __future__ import annotations

@@ -23,6 +23,10 @@ def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     The kernel is cut at four σ, rounded to whole cells, and sums to one; beyond the border the
     nearest cell is repeated. Raises ``ValueError`` for a negative or infinite ``sigma`` or a wrong
     shape.
+
+    >>> from gmcam.postprocess import smooth
+    >>> smooth(torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]])).mul(100).round().tolist()
+    [[[0.0, 11.0, 79.0, 11.0, 0.0]]]
     """
     _check(maps)
     if not 0 <= sigma < math.inf:
@@ -42,6 +46,11 @@ def normalise(maps: Tensor) -> tuple[Tensor, Tensor]:
 
     The second result is True where a map is flat (its range is within rounding of its size): such a
     map becomes all zeros, never NaN. Raises ``ValueError`` for a wrong shape.
+
+    >>> from gmcam.postprocess import normalise
+    >>> normalised, flat = normalise(torch.tensor([[[-1.0, 1.0, 3.0]], [[5.0, 5.0, 5.0]]]))
+    >>> normalised.tolist(), flat.tolist()
+    ([[[0.0, 0.5, 1.0]], [[0.0, 0.0, 0.0]]], [False, True])
     """
     _check(maps)
     if maps.numel() == 0:
@@ -58,6 +67,10 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Bilinear to ``size`` = (H, W), ``align_corners=False``: cell centres stay where they are.
 
     (N, h, w) → (N, H, W). Raises ``ValueError`` for a wrong shape.
+
+    >>> from gmcam.postprocess import upsample
+    >>> upsample(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist()
+    [[[0.0, 0.25, 0.75, 1.0]]]
     """
     _check(maps)
     if maps.numel() == 0:
@@ -66,7 +79,13 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def postprocess(raw: Tensor, size: tuple[int, int], sigma: float = DEFAULT_SIGMA) -> tuple[Tensor, Tensor]:
-    """The three steps in order: (N, h, w) raw → (N, H, W) float32 in [0, 1], and which are empty."""
+    """The three steps in order: (N, h, w) raw → (N, H, W) float32 in [0, 1], and which are empty.
+
+    >>> from gmcam.postprocess import postprocess
+    >>> maps, empty = postprocess(torch.tensor([[[-1.0, 3.0]]]), (1, 4), sigma=0)
+    >>> maps.tolist(), empty.tolist()
+    ([[[0.0, 0.25, 0.75, 1.0]]], [False])
+    """
     normalised, empty = normalise(smooth(raw, sigma))
     return upsample(normalised.float(), size).clamp_(0, 1), empty
 

@@ -30,6 +30,11 @@ def localise(
     in the other object; ``points``, whether the maximum lies in the target's box. An empty map counts
     as 0 inside, 0 trace and a miss. Scenes are square and of one size. Raises ``ValueError`` for
     scenes that do not hold two objects.
+
+    >>> from gmcam.evaluation import localise
+    >>> found = localise(gmcam.load("collage-vgg"), gmcam.images.dual_class_scenes(2, size=128), "gmcam")
+    >>> {name: values.shape for name, values in found.items()}
+    {'inside': (2,), 'trace': (2,), 'points': (2,)}
     """
     if any(len(scene.labels) != 2 for scene in scenes):
         raise ValueError("localise takes scenes of exactly two objects")

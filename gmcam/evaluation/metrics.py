@@ -35,13 +35,22 @@ def drop(before: Tensor, after: Tensor) -> Tensor:
 
     ``before`` Y and ``after`` O, (N,) in [0, 1]. Source: Chattopadhay et al., WACV 2018. Raises
     ``ValueError`` where the shapes differ.
+
+    >>> from gmcam.evaluation import drop
+    >>> drop(torch.tensor([0.5, 0.5]), torch.tensor([0.125, 0.75])).tolist()
+    [0.75, 0.0]
     """
     _check_alike(before=before, after=after)
     return (before - after).clamp(min=0) / before
 
 
 def increase(before: Tensor, after: Tensor) -> Tensor:
-    """``O > Y``: whether the probability rose; float, 0 or 1. Raises and source as ``drop``."""
+    """``O > Y``: whether the probability rose; float, 0 or 1. Raises and source as ``drop``.
+
+    >>> from gmcam.evaluation import increase
+    >>> increase(torch.tensor([0.5, 0.5]), torch.tensor([0.125, 0.75])).tolist()
+    [0.0, 1.0]
+    """
     _check_alike(before=before, after=after)
     return (after > before).to(before.dtype)
 
@@ -53,6 +62,11 @@ def zones(inputs: Tensor, maps: Tensor, zone: str = "soft", threshold: float = 0
     place of ``S``. What is taken away becomes 0, the mean colour. ``inputs`` (N, 3, H, W), ``maps`` in
     [0, 1] → two (N, 3, H, W). The article does not say how it cuts; *soft* is Grad-CAM++'s way. Raises
     ``ValueError`` for another zone or shapes that do not fit.
+
+    >>> from gmcam.evaluation import zones
+    >>> salient, context = zones(torch.ones(1, 3, 1, 2), torch.tensor([[[0.25, 1.0]]]))
+    >>> salient[0, 0].tolist(), context[0, 0].tolist()
+    ([[0.25, 1.0]], [[0.75, 0.0]])
     """
     if zone not in ZONES:
         raise ValueError(f"a zone is {' or '.join(ZONES)}, not {zone!r}")
@@ -68,6 +82,10 @@ def salient_area(maps: Tensor, threshold: float = 0.5) -> Tensor:
     """``S ≥ threshold · max S``, (N, H, W) bool; nothing in an empty map.
 
     Raises ``ValueError`` for a threshold outside (0, 1].
+
+    >>> from gmcam.evaluation import salient_area
+    >>> salient_area(torch.tensor([[[1.0, 3.0, 4.0]]])).tolist()
+    [[[False, True, True]]]
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"a threshold is a share of the map's maximum, above 0 and up to 1, not {threshold}")
@@ -79,13 +97,22 @@ def dice(maps: Tensor, masks: Tensor, counts: Tensor | None = None, threshold: f
     """``2 |A ∩ B| / (|A| + |B|)``, with A the salient area and B the mask; NaN where both are empty.
 
     Raises ``ValueError`` for shapes that differ or a threshold outside (0, 1].
+
+    >>> from gmcam.evaluation import dice
+    >>> dice(torch.tensor([[[1.0, 3.0, 4.0]]]), torch.tensor([[[True, True, False]]]))
+    tensor([0.5000])
     """
     both, salient, masked = _areas(maps, masks, counts, threshold)
     return 2 * both / (salient + masked)
 
 
 def iou(maps: Tensor, masks: Tensor, counts: Tensor | None = None, threshold: float = 0.5) -> Tensor:
-    """``|A ∩ B| / |A ∪ B|``, as ``dice``; for one picture it is ``D / (2 − D)``."""
+    """``|A ∩ B| / |A ∪ B|``, as ``dice``; for one picture it is ``D / (2 − D)``.
+
+    >>> from gmcam.evaluation import iou
+    >>> iou(torch.tensor([[[1.0, 3.0, 4.0]]]), torch.tensor([[[True, True, False]]]))
+    tensor([0.3333])
+    """
     both, salient, masked = _areas(maps, masks, counts, threshold)
     return both / (salient + masked - both)
 
@@ -94,6 +121,10 @@ def share_inside(maps: Tensor, masks: Tensor, counts: Tensor | None = None) -> T
     """``Σ S·mask / Σ S``: the share of each map that lies in its mask; NaN for an empty map.
 
     Raises ``ValueError`` where the shapes differ.
+
+    >>> from gmcam.evaluation import share_inside
+    >>> share_inside(torch.tensor([[[1.0, 3.0, 4.0]]]), torch.tensor([[[True, True, False]]]))
+    tensor([0.5000])
     """
     _check_alike(maps=maps, masks=masks)
     if counts is not None:
@@ -111,6 +142,12 @@ def points_inside(maps: Tensor, boxes: Tensor, tolerance: float = 0) -> Tensor:
     equal maxima the first in reading order counts; an empty map points nowhere. Float, 0 or 1; NaN for
     a picture without a box. Source: Zhang et al., *Top-Down Neural Attention by Excitation Backprop*,
     IJCV 2018. Raises ``ValueError`` for shapes that do not fit or a negative tolerance.
+
+    >>> from gmcam.evaluation import points_inside
+    >>> maps = torch.tensor([[[1.0, 3.0, 4.0]]])  # the maximum is the last of three pixels
+    >>> box = torch.tensor([[0, 0, 2, 1]])  # the first two
+    >>> points_inside(maps, box), points_inside(maps, box, tolerance=1)
+    (tensor([0.]), tensor([1.]))
     """
     boxes = boxes.unsqueeze(1) if boxes.ndim == 2 else boxes
     if maps.ndim != 3 or boxes.ndim != 3 or boxes.shape[::2] != (len(maps), 4):

@@ -86,6 +86,10 @@ def check(name: str, answer: Any) -> Verdict:
     exercise asks for; three dots stand for none yet. Numbers are right within the exercise's tolerance,
     and need the right shape; words are read without regard to case. Raises ``ValueError`` for a name
     that no exercise has.
+
+    >>> from gmcam.exercises import check
+    >>> check("grad_cam.1", ...)
+    No answer yet: put yours in place of the three dots.
     """
     chapter = name.partition(".")[0]
     if chapter in _chapters():

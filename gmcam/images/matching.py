@@ -53,6 +53,10 @@ def class_groups(network_classes: Sequence[str], labels: Sequence[str]) -> dict[
     has ``MATCHES`` for any other dataset. Otherwise equal names match: spelt alike or, where there is
     none, in whatever case or under VOC's and COCO's two names for one thing. A label that no class stands
     for is left out. Raises ``ValueError`` where that leaves none.
+
+    >>> from gmcam.images import class_groups
+    >>> class_groups(["cat", "cup"], ["Cat", "dog"])
+    {'Cat': (0,)}
     """
     if tuple(network_classes) == IMAGENET_CLASSES and set(labels) != set(IMAGENET_CLASSES):
         groups = {label: MATCHES[label].indices for label in labels if label in MATCHES}

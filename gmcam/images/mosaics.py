@@ -23,6 +23,11 @@ def mosaic(pictures: Sequence[Picture], labels: Sequence[str], size: int = 448) 
     Böhle, Fritz and Schiele, *Convolutional Dynamic Alignment Networks for Interpretable Classifications*,
     CVPR 2021, where the cells fill the grid. Raises ``ValueError`` without a picture, for other than one
     label per picture, for cells of no pixel, and for a picture that cannot be read.
+
+    >>> from gmcam.images import mosaic
+    >>> record = mosaic([gmcam.photo("chelsea"), gmcam.photo("rocket")], ["cat", "rocket"], size=64)
+    >>> {truth.label: truth.boxes.tolist() for truth in record.truths}
+    {'cat': [[0.0, 16.0, 32.0, 48.0]], 'rocket': [[32.0, 16.0, 64.0, 48.0]]}
     """
     if not pictures or len(labels) != len(pictures):
         raise ValueError(

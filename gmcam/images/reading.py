@@ -25,6 +25,9 @@ def open_picture(source: Picture) -> Image.Image:
 
     Raises ``ValueError`` for a path that is missing or a folder, for a file that is empty, not a picture,
     cut short or larger than ``MAX_PIXELS``, and for an array of another shape or type.
+
+    >>> gmcam.open_picture(np.zeros((2, 4))).getpixel((0, 0))
+    (0, 0, 0)
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source)

@@ -237,6 +237,12 @@ def scene(
 
     At least 80 % of every object stays visible. Raises ``ValueError`` for an unknown class, split
     or ground, for too many objects, or for a size under 32.
+
+    >>> scene = gmcam.scene("cat", "cup", seed=3)
+    >>> scene.labels, scene.image.size
+    (('cat', 'cup'), (256, 256))
+    >>> scene.masks.shape, scene.boxes.shape
+    ((2, 256, 256), (2, 4))
     """
     if not 1 <= len(labels) <= 6:
         raise ValueError(f"a scene holds one to six objects, not {len(labels)}")
@@ -293,7 +299,12 @@ def _boxes(masks: np.ndarray) -> np.ndarray:
 
 
 def dual_class_scenes(count: int, size: int = 256) -> Sequence[Scene]:
-    """``count`` scenes of the test split with two classes each: every ordered pair in turn."""
+    """``count`` scenes of the test split with two classes each: every ordered pair in turn.
+
+    >>> from gmcam.images import dual_class_scenes
+    >>> [scene.labels for scene in dual_class_scenes(2, size=64)]
+    [('cat', 'cup'), ('cat', 'flower')]
+    """
     pairs = [(a, b) for a in CLASSES for b in CLASSES if a != b]
     numbers = tqdm(range(count), desc="drawing scenes", delay=2, leave=False)
     return [scene(*pairs[i % len(pairs)], seed=i, size=size) for i in numbers]

@@ -101,6 +101,21 @@ def explain(
 
     The network is left as it was found, and so is the global random state. Raises ``ValueError`` with
     one sentence for anything that does not fit.
+
+    >>> network, scene = gmcam.load("collage-vgg"), gmcam.scene("cat", "cup", seed=3)
+    >>> result = gmcam.explain(network, scene.image, ["cat", "cup"])
+    >>> result.maps.shape, result.label(1)
+    (torch.Size([2, 128, 128]), 'cup')
+    >>> for one in gmcam.explain(network, scene.image, "cat", method="grad_cam", layer=["32x32", "16x16"]):
+    ...     print(one.layer, tuple(one.raw.shape))
+    stage3 (1, 32, 32)
+    stage4 (1, 16, 16)
+
+    With a module of your own:
+
+    >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5))
+    >>> gmcam.explain(module, torch.rand(2, 3, 8, 8), [0, 4], layer="0").maps.shape
+    torch.Size([2, 8, 8])
     """
     entry = _entry(method)
     entry.check(options)
@@ -142,6 +157,12 @@ def compare(
 
     The methods that explain a layer share one forward pass, and one backward pass if any of them asks
     for gradients. Raises ``ValueError`` like ``explain``, and for an empty list of methods.
+
+    >>> from gmcam.methods import compare
+    >>> network, scene = gmcam.load("collage-vgg"), gmcam.scene("cat", "cup", seed=3)
+    >>> results = compare(network, scene.image, "cat", methods=["grad_cam", "gmcam"])
+    >>> [result.method for result in results]
+    ['grad_cam', 'gmcam']
     """
     entries = [_entry(name) for name in methods]
     if not entries:

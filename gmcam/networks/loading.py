@@ -48,7 +48,12 @@ def _tokens(name: str, module: nn.Module) -> tuple[Callable[[Tensor], Tensor] | 
 
 
 def torchvision_names() -> list[str]:
-    """Torchvision's classification networks."""
+    """Torchvision's classification networks.
+
+    >>> from gmcam.networks import torchvision_names
+    >>> "resnet50" in torchvision_names()
+    True
+    """
     names: list[str] = torchvision.models.list_models(module=torchvision.models)
     return names
 
@@ -61,6 +66,12 @@ def load(name: str, weights: str = "DEFAULT") -> Network:
     ``"IMAGENET1K_V1"``. They are looked up in ``$TORCH_HOME/hub/checkpoints`` and downloaded with a
     progress bar and a hash check where they are not there. Raises ``ValueError`` for an unknown
     name, a damaged file, or a download that fails: it then says which file to put where.
+
+    >>> network = gmcam.load("collage-vgg")
+    >>> network
+    Network('collage-vgg', 8 classes)
+    >>> network.classes[:3]
+    ('cat', 'cup', 'flower')
     """
     if name in ARCHITECTURES:
         if weights != "DEFAULT":

@@ -26,6 +26,13 @@ class Network:
     ``input_shape``: of the noise on which the network is run once to find its layers, when they are
     first asked for. ``reshape``: for a transformer, from a layer's tokens to maps (N, K, h, w).
     ``layer``: dotted path of the default layer, where it is not the last map.
+
+    >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
+    >>> network = gmcam.Network(module, name="tiny", classes=["cat", "cup"], input_shape=(3, 8, 8))
+    >>> network.layers
+    {'6x6': '0'}
+    >>> network.class_index("cup")
+    1
     """
 
     def __init__(

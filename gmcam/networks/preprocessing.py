@@ -23,6 +23,10 @@ class Preprocessing:
     The same steps as torchvision's ``ImageClassification`` preset. ``__call__`` takes an RGB
     picture and gives float32 (3, crop, crop). With ``squash`` the whole picture is brought to
     ``crop`` × ``crop`` instead, its sides out of proportion: nothing of it is cut off.
+
+    >>> from gmcam.networks import Preprocessing
+    >>> Preprocessing(resize=256, crop=224)(gmcam.photo("chelsea")).shape
+    torch.Size([3, 224, 224])
     """
 
     resize: int

@@ -29,7 +29,12 @@ def save_weights(module: nn.Module, name: str, folder: Path, card: dict[str, Any
 
 
 def load_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """The card of an embedded network: data, seed, accuracy, date, SHA-256."""
+    """The card of an embedded network: data, seed, accuracy, date, SHA-256.
+
+    >>> from gmcam.networks import load_card
+    >>> load_card("collage-vgg")["seed"]
+    0
+    """
     card: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
     return card
 

@@ -52,6 +52,10 @@ def overlay(image: Source, saliency: Tensor | np.ndarray, opacity: float = 0.75)
     ``saliency`` (h, w) in [0, 1] is scaled to the picture. A cell of value s shows the map's colour
     with weight ``opacity`` · s over the greyed picture. Raises ``ValueError`` for an opacity outside
     [0, 1] or a map that is not (h, w).
+
+    >>> from gmcam.views import overlay
+    >>> overlay(gmcam.photo("chelsea"), np.eye(7)).shape
+    (300, 451, 3)
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity lies between 0 and 1, not {opacity}")
@@ -103,6 +107,10 @@ def show(image: Source, *results: Result, opacity: float = 0.75) -> Picture:
     Several results with the same several targets make a table: a row per target, a column per
     method. Otherwise all maps stand in lines of up to four. The part of the picture that the network
     saw is shown. Raises ``ValueError`` without a result.
+
+    >>> network, scene = gmcam.load("collage-vgg"), gmcam.scene("cat", "cup", seed=3)
+    >>> figure = gmcam.show(scene.image, gmcam.explain(network, scene.image, ["cat", "cup"]))
+    >>> figure.savefig("maps.png")  # doctest: +SKIP
     """
     if not results:
         raise ValueError("show needs at least one result of explain")

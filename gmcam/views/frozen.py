@@ -60,6 +60,13 @@ def freeze(
     Before ipywidgets 8 there is no ``Stack``: then the first picture is shown, with a word on that.
     Raises ``ValueError`` without a choice, for a control without one, and for names in ``sliders`` or
     ``start`` that ``choices`` lacks.
+
+    >>> from PIL import Image
+    >>> def draw(shade, side):
+    ...     return Image.new("L", (side, side), shade), f"A square of grey {shade}, {side} pixels wide."
+    >>> controls = gmcam.views.freeze(
+    ...     draw, {"shade": {"dark": 50, "light": 200}, "side": {"small": 8, "large": 16}}, sliders=["side"]
+    ... )
     """
     options = {
         name: dict(of) if isinstance(of, Mapping) else {o: o for o in of} for name, of in choices.items()
