@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from gmcam.capture import forward, left_as_found
+from gmcam.chunks import in_chunks
 from gmcam.networks.network import Network
 
 
@@ -117,16 +117,18 @@ def curves(
                 raise ValueError(f"class {target} is out of range: the classes are 0 to {len(blank) - 1}")
         backdrop = blurred(inputs)
         found = blank.new_empty((count, 2, steps))  # insertion and deletion, without their last steps
-        starts = range(0, found.numel(), chunk_size)
-        for start in tqdm(starts, desc=f"curves on {network.name}", delay=2, leave=False):
-            states = torch.arange(start, min(start + chunk_size, found.numel()), device=inputs.device)
+
+        def run(states: Tensor) -> Tensor:
             picture, deletes, step = torch.unravel_index(states, found.shape)
             deletes = deletes.bool()[:, None, None]
             shown = (ranks[picture] < taken[step, None, None]) ^ deletes
             hidden = backdrop[picture] * ~deletes.unsqueeze(1)
             batch = torch.where(shown.unsqueeze(1), inputs[picture], hidden)
-            rows = _probabilities(network, batch).gather(1, classes[picture].long().unsqueeze(1))
-            found.view(-1)[states] = rows.squeeze(1)
+            return _probabilities(network, batch).gather(1, classes[picture].long().unsqueeze(1)).squeeze(1)
+
+        states = torch.arange(found.numel(), device=inputs.device)
+        for chunk, probabilities in in_chunks(run, states, chunk_size, f"curves on {network.name}"):
+            found.view(-1)[chunk] = probabilities
     # Insertion ends with the picture that deletion starts with; deletion ends with zeros.
     whole, nothing = found[:, 1, :1], blank[classes.long()].unsqueeze(1)
     return Curves(

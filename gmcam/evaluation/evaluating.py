@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from tqdm import tqdm
 
+from gmcam.chunks import is_out_of_memory
 from gmcam.evaluation import runs
 from gmcam.evaluation.measuring import Case, Choices, cases_of, fitted, measure
 from gmcam.evaluation.ranks import ranks
@@ -122,11 +123,12 @@ def _rows(network: Network, pictures: Sequence[_Picture], choices: Choices) -> l
     cases = [case for picture in pictures if isinstance(picture, list) for case in picture]
     try:
         measured = iter(measure(network, cases, choices))
-    except torch.OutOfMemoryError as error:
-        raise ValueError(
-            f"{choices.batch} pictures at a time take too much memory; take fewer ({error})"
-        ) from None
-    except (ValueError, RuntimeError) as error:  # one picture's fault: alone, the others come through
+    except (ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise ValueError(
+                f"{choices.batch} pictures at a time take too much memory; take fewer ({error})"
+            ) from None
+        # One picture's fault: alone, the others come through.
         if len(pictures) == 1:
             return [{"picture": cases[0].picture, "status": "failed", "error": str(error)}]
         return [row for picture in pictures for row in _rows(network, [picture], choices)]

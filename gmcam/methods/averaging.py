@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gmcam import equations
+from gmcam.chunks import in_chunks, is_out_of_memory
 from gmcam.methods.registry import Query, method, with_progress
 
 
@@ -32,7 +33,7 @@ def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
         try:
             captured = query.again(enlarged, query.captured.target)
         except (RuntimeError, AssertionError) as error:
-            if number == 0:
+            if number == 0 or is_out_of_memory(error):
                 raise
             raise ValueError(
                 f"cameras shows the network larger pictures; {query.network.name} does not take "
@@ -44,7 +45,7 @@ def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
         pair = (captured.maps[query.layer], captured.gradients[query.layer])
         found.append((counts[:, None, None, None], [query.network.as_maps(part) for part in pair]))
 
-    def mean(part: int, channels: slice) -> Tensor:
+    def mean(part: int, channels: Tensor) -> Tensor:
         total = query.M.new_zeros(1)
         for counts, pair in found:
             maps = pair[part][:, channels].to(query.M.dtype)
@@ -52,10 +53,12 @@ def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
             total = total + up * counts
         return total / sum(counts for counts, _ in found)
 
+    def products(channels: Tensor) -> Tensor:
+        return (mean(0, channels) * mean(1, channels)).sum(1)
+
     raw = query.M.new_zeros(len(query.M), *query.size)
-    for start in range(0, query.M.shape[1], chunk_size):
-        channels = slice(start, start + chunk_size)
-        raw += (mean(0, channels) * mean(1, channels)).sum(1)
+    for _, added in in_chunks(products, torch.arange(query.M.shape[1]), chunk_size):
+        raw += added
     return raw.relu()
 
 
@@ -69,15 +72,18 @@ def integrated_grad_cam(query: Query, steps: int = 50, chunk_size: int = 8) -> T
     at a time.
     """
     raw = torch.zeros_like(query.M[:, 0])
-    rows = torch.arange(len(raw), device=raw.device).repeat_interleave(steps)
-    shares = (torch.arange(steps, dtype=raw.dtype, device=raw.device) / steps).repeat(len(raw))
-    chunks = list(zip(torch.split(rows, chunk_size), torch.split(shares, chunk_size), strict=True))
-    for indices, share in with_progress(chunks, "Integrated Grad-CAM"):
-        inputs, target = query.rows(indices)
+
+    def on_the_way(points: Tensor) -> Tensor:
+        inputs, target = query.rows(points // steps)
+        share = (points % steps).to(raw.dtype) / steps
         captured = query.again(inputs * share[:, None, None, None].to(inputs.dtype), target)
         maps, gradients = (
             query.network.as_maps(found[query.layer]).to(raw.dtype)
             for found in (captured.maps, captured.gradients)
         )
-        raw.index_add_(0, indices, equations.grad_cam(maps, gradients))
+        return equations.grad_cam(maps, gradients)
+
+    points = torch.arange(len(raw) * steps, device=raw.device)  # the steps of the first map, of the second, …
+    for chunk, found in in_chunks(on_the_way, points, chunk_size, "Integrated Grad-CAM"):
+        raw.index_add_(0, chunk // steps, found)
     return raw

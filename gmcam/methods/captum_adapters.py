@@ -10,12 +10,14 @@ network's input.
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gmcam.capture import find_layer, forward, left_as_found
+from gmcam.chunks import halving, in_chunks
 from gmcam.methods.registry import Query, method, no_layer, with_progress
 from gmcam.networks.canonical import ACTIVATIONS, canonical
 
@@ -57,27 +59,37 @@ def _attribute(
     algorithm: Any,
     *layer: str,
     chunk_size: int = 8,
+    chunks_within: str = "",
     rules: tuple[type[nn.Module], ...] = (),
     **arguments: Any,
 ) -> Tensor:
     """ReLU(Σ_channels of what ``algorithm`` attributes), (T, h, w), ``chunk_size`` maps at a time.
 
+    ``chunks_within``: the argument by which the algorithm itself takes the size of chunks, for each map.
     ``rules``: the activations that the algorithm has a rule for; it runs on the network rewritten with a
     module for every step. Raises ``ValueError`` for a network with another one.
     """
     module = query.network.module
     found = []
+
+    def attribute(indices: Tensor, size: int = 0) -> Tensor:
+        inputs, target = query.rows(indices)
+        named = isinstance(target, Tensor)
+        explained = algorithm(_Scores(network, torch.clone if named else target), *parts)
+        more = arguments | ({chunks_within: size} if size else {})
+        computed: Tensor = explained.attribute(inputs.clone(), target=target if named else None, **more)
+        return computed.detach().sum(1).relu()
+
     with warnings.catch_warnings(), left_as_found(module), torch.inference_mode(False), torch.enable_grad():
         warnings.simplefilter("ignore")  # Captum announces its hooks
         network = ruled(module, query.inputs[:1], algorithm, rules) if rules else module
         parts = [find_layer(module, path) for path in layer]
-        rows = torch.split(torch.arange(len(query.captured.scores)), chunk_size)
-        for indices in with_progress(rows, algorithm.__name__):
-            inputs, target = query.rows(indices)
-            named = isinstance(target, Tensor)
-            explained = algorithm(_Scores(network, torch.clone if named else target), *parts)
-            computed = explained.attribute(inputs.clone(), target=target if named else None, **arguments)
-            found.append(computed.detach().sum(1).relu())
+        rows = torch.arange(len(query.captured.scores))
+        if not chunks_within:
+            return torch.cat([maps for _, maps in in_chunks(attribute, rows, chunk_size, algorithm.__name__)])
+        for row in with_progress(torch.split(rows, 1), algorithm.__name__):
+            maps, chunk_size = halving(partial(attribute, row), chunk_size)
+            found.append(maps)
     return torch.cat(found)
 
 
@@ -165,7 +177,9 @@ def integrated_gradients(query: Query, steps: int = 50, chunk_size: int = 8) -> 
     """
     from captum.attr import IntegratedGradients
 
-    return _attribute(query, IntegratedGradients, chunk_size=1, n_steps=steps, internal_batch_size=chunk_size)
+    return _attribute(
+        query, IntegratedGradients, chunk_size=chunk_size, chunks_within="internal_batch_size", n_steps=steps
+    )
 
 
 @method(
@@ -227,10 +241,10 @@ def occlusion(query: Query, share: int = 7, chunk_size: int = 16) -> Tensor:
     total = _attribute(
         query,
         Occlusion,
-        chunk_size=1,
+        chunk_size=chunk_size,
+        chunks_within="perturbations_per_eval",
         sliding_window_shapes=window,
         strides=strides,
-        perturbations_per_eval=chunk_size,
     )
     return total / channels
 

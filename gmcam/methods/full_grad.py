@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gmcam.capture import INPUT, Capture, capture
+from gmcam.chunks import in_chunks
 from gmcam.methods.registry import Query, method, no_layer, with_progress
 from gmcam.networks.network import Network
 
@@ -50,20 +53,27 @@ def smooth_full_grad(
     """
     network = query.network
     kept = _input_and_biases(network.module)
+
+    def summed(row: int, drawn: Tensor) -> dict[str, Tensor]:
+        pictures, target = query.rows(torch.full((len(drawn),), row))
+        deviation = noise * (pictures[0].max() - pictures[0].min())
+        noisy = pictures + deviation * drawn.to(pictures)
+        captured = capture(network.module, noisy, target, kept, any_shape=True, skip_idle=True)
+        terms = full_gradient(network, captured)
+        terms[INPUT] = terms[INPUT].sum(1, keepdim=True)
+        return {name: term.sum(0, keepdim=True) for name, term in terms.items()}
+
     raw = []
     for row in with_progress(range(len(query.captured.scores)), "Smooth FullGrad"):
-        picture, _ = query.rows(torch.tensor([row]))
-        deviation = noise * (picture.max() - picture.min())
         generator = torch.Generator().manual_seed(seed)
+        noises = (  # drawn when their turn comes, and once, however often a chunk is tried
+            torch.stack([torch.randn(query.inputs.shape[1:], generator=generator) for _ in copies])
+            for copies in torch.split(torch.arange(samples), chunk_size)
+        )
         means: dict[str, Tensor] = {}
-        for copies in torch.split(torch.full((samples,), row), chunk_size):
-            drawn = [torch.randn(picture.shape[1:], generator=generator) for _ in copies]
-            noisy = picture + deviation * torch.stack(drawn).to(picture)
-            _, target = query.rows(copies)
-            captured = capture(network.module, noisy, target, kept, any_shape=True, skip_idle=True)
-            for name, term in full_gradient(network, captured).items():
-                term = term.sum(1, keepdim=True) if name == INPUT else term
-                means[name] = means.get(name, 0) + term.sum(0, keepdim=True) / samples
+        for _, sums in in_chunks(partial(summed, row), noises, chunk_size):
+            for name, total in sums.items():
+                means[name] = means.get(name, 0) + total / samples
         raw.append(_add_up(means, query.size))
     return torch.cat(raw)
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gmcam import equations
 from gmcam.capture import forward, left_as_found, rerun
-from gmcam.methods.registry import Query, method, with_progress
+from gmcam.chunks import in_chunks
+from gmcam.methods.registry import Query, method
 from gmcam.postprocess import normalise, upsample
 
 
@@ -82,16 +83,13 @@ def _channel_scores(
 ) -> Tensor:
     """(T, K): for the ``channels`` (T, K) bool of each picture, what ``run(picture, indices)`` gives,
     (indices, targets of the picture); zero for the others."""
-    pictures = len(query.inputs)
-    chunks = [
-        (picture, chunk)
-        for picture in range(pictures)
-        for chunk in torch.split(channels[picture].nonzero().flatten(), chunk_size)
-        if len(chunk)
-    ]
-    M = query.M
+    M, pictures = query.M, len(query.inputs)
+    wanted = channels[:pictures].nonzero()  # a picture and a channel in each row
+    by_picture = torch.split(wanted, channels[:pictures].sum(1).tolist())
     weights = M.new_zeros(M.shape[:2])
-    for picture, chunk in with_progress(chunks, what):
-        found = run(picture, chunk).to(M.dtype)
-        weights[slice(None) if pictures == 1 else slice(picture, picture + 1), chunk] = found.T
+    for chunk, found in in_chunks(
+        lambda rows: run(int(rows[0, 0]), rows[:, 1]), by_picture, chunk_size, what
+    ):
+        rows = slice(None) if pictures == 1 else chunk[:1, 0]
+        weights[rows, chunk[:, 1]] = found.T.to(M.dtype)
     return weights

@@ -137,10 +137,11 @@ def test_the_size_of_chunks_makes_no_difference(gap_network, pictures, name):
 
 @pytest.mark.parametrize("name", ["score_cam", "smooth_full_grad", "captum.saliency"])
 def test_progress_goes_to_stderr_alone(gap_network, pictures, monkeypatch, capfd, name):
-    def at_once(items, **how):
-        return tqdm(items, **{**how, "delay": 0, "mininterval": 0})
+    def at_once(*items, **how):
+        return tqdm(*items, **{**how, "delay": 0, "mininterval": 0})
 
     monkeypatch.setattr("gmcam.methods.registry.tqdm", at_once)
+    monkeypatch.setattr("gmcam.chunks.tqdm", at_once)
     gmcam.explain(gap_network, pictures, 0, method=name)
     written = capfd.readouterr()
     assert written.out == ""
