@@ -45,7 +45,8 @@ def normalise(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Min–max per map: ``(S − min S)/(max S − min S)``; (N, h, w) → (N, h, w), and (N,) bool.
 
     The second result is True where a map is flat (its range is within rounding of its size): such a
-    map becomes all zeros, never NaN. Raises ``ValueError`` for a wrong shape.
+    map becomes all zeros, never NaN. Raises ``ValueError`` for a wrong shape, and for values or a range
+    that are not finite.
 
     >>> from gmcam.postprocess import normalise
     >>> normalised, flat = normalise(torch.tensor([[[-1.0, 1.0, 3.0]], [[5.0, 5.0, 5.0]]]))
@@ -54,9 +55,13 @@ def normalise(maps: Tensor) -> tuple[Tensor, Tensor]:
     """
     _check(maps)
     if maps.numel() == 0:
-        return maps, torch.zeros(len(maps), dtype=torch.bool, device=maps.device)
+        return maps, torch.ones(len(maps), dtype=torch.bool, device=maps.device)
     low, high = maps.flatten(1).aminmax(dim=1)
     spread = high - low
+    if not spread.isfinite().all():
+        raise ValueError(
+            f"saliency maps and their ranges are finite; these overflow {maps.dtype} or hold NaN"
+        )
     flat = spread <= 8 * torch.finfo(maps.dtype).eps * torch.maximum(high, -low)
     # Divided by infinity, a flat map is zero.
     spread = spread.masked_fill(flat, math.inf)
@@ -87,7 +92,8 @@ def postprocess(raw: Tensor, size: tuple[int, int], sigma: float = DEFAULT_SIGMA
     ([[[0.0, 0.25, 0.75, 1.0]]], [False])
     """
     normalised, empty = normalise(smooth(raw, sigma))
-    return upsample(normalised.float(), size).clamp_(0, 1), empty
+    # The weights of an interpolation add up to one but for rounding.
+    return upsample(normalised.float(), size).clamp_(max=1), empty
 
 
 def _check(maps: Tensor) -> None:

@@ -91,6 +91,12 @@ def test_rounding_is_no_pattern():
     assert normalised.abs().max() == 0
 
 
+def test_up_to_eight_rounding_steps_are_flat_and_nine_are_not():
+    step = torch.finfo(torch.float32).eps
+    _, empty = normalise(torch.tensor([[[1, 1 + 8 * step]], [[1, 1 + 9 * step]]]))
+    assert empty.tolist() == [True, False]
+
+
 @given(
     st.floats(-(2.0**100), 2.0**100, width=32),
     st.integers(1, 20),
@@ -132,6 +138,10 @@ def test_upsample_keeps_the_peak_at_its_cell():
     assert (row // 10, column // 10) == (1, 2)
 
 
+def test_a_single_cell_fills_the_picture():
+    assert upsample(torch.full((1, 1, 1), 0.5), (2, 3)).tolist() == [[[0.5] * 3] * 2]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_postprocess_gives_float32_from_zero_to_one(dtype):
     maps, empty = postprocess(random_maps(4, 6, 5).to(dtype) * 1000, (33, 20))
@@ -150,9 +160,23 @@ def test_postprocess_is_the_three_steps_in_order():
     assert maps.amax((1, 2)).min() > 0.9  # normalised before up-sampling, so the range is nearly full
 
 
+def test_postprocess_never_exceeds_one():
+    plateau = torch.ones(1, 7, 7)
+    plateau[0, 0, 0] = 0
+    for side in range(1, 40):  # at some of them an interpolation does, by rounding
+        assert postprocess(plateau, (side, side), sigma=0)[0].max() <= 1
+
+
 def test_postprocess_of_no_maps_is_no_maps():
     maps, empty = postprocess(torch.zeros(0, 4, 4), (8, 8))
     assert (maps.shape, empty.shape) == ((0, 8, 8), (0,))
+
+
+def test_maps_without_cells_are_empty():
+    maps, empty = postprocess(torch.zeros(2, 0, 4), (3, 5))
+    assert maps.tolist() == torch.zeros(2, 3, 5).tolist()
+    assert empty.tolist() == [True, True]
+    assert normalise(torch.zeros(2, 0, 4, device="meta"))[1].device.type == "meta"
 
 
 @pytest.mark.parametrize("step", [smooth, normalise, lambda maps: upsample(maps, (4, 4))])

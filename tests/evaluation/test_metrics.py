@@ -26,11 +26,13 @@ def test_drop_is_the_share_that_is_lost_and_never_negative():
     before, after = torch.tensor([0.8, 0.5, 0.2, 0.0]), torch.tensor([0.2, 0.5, 0.9, 0.1])
     assert metrics.drop(before, after)[:3].tolist() == pytest.approx([0.75, 0, 0])
     assert metrics.drop(before, after)[3].isnan()
-    assert metrics.increase(before, after).tolist() == [0, 0, 1, 1]
+    increase = metrics.increase(before, after)
+    assert (increase.tolist(), increase.dtype) == ([0, 0, 1, 1], torch.float32)
 
 
 def test_salient_area_is_a_share_of_each_maps_own_maximum():
     assert metrics.salient_area(MAPS, 0.5).tolist() == [[[False, True], [False, True]], [[False] * 2] * 2]
+    assert torch.equal(metrics.salient_area(MAPS), metrics.salient_area(MAPS, 0.5))
     assert metrics.salient_area(MAPS, 0.8).sum() == 1
     assert metrics.salient_area(MAPS, 1.0).sum() == 1
 
@@ -53,6 +55,7 @@ def test_void_pixels_count_neither_for_nor_against():
     counts[0, 0] = False  # the upper row
     upper = torch.tensor([[[True, True], [False, True]]]).expand(2, 2, 2)
     assert metrics.dice(MAPS, upper, counts)[0] == 1  # without void: 2 · 2 / (2 + 3)
+    assert metrics.iou(MAPS, upper, counts)[0] == 1
     assert metrics.share_inside(MAPS, RIGHT, counts)[0] == 1
     nothing = torch.zeros_like(RIGHT)
     assert metrics.dice(MAPS, RIGHT, nothing).isnan().all()
@@ -108,6 +111,12 @@ def test_the_order_of_pictures_changes_nothing(seed, order):
         together = metric(maps, masks)[list(order)]
         alone = torch.cat([metric(maps[i : i + 1], masks[i : i + 1]) for i in order])
         assert torch.equal(together, alone)
+        assert alone.dtype == maps.dtype
+    boxes = torch.tensor([[0, 0, 3, 6], [2, 2, 6, 6], [3, 3, 3, 3]])  # the last one is empty
+    together = metrics.points_inside(maps, boxes)[list(order)]
+    alone = torch.cat([metrics.points_inside(maps[i : i + 1], boxes[i : i + 1]) for i in order])
+    assert torch.allclose(together, alone, equal_nan=True)
+    assert alone.dtype == maps.dtype
 
 
 @pytest.mark.parametrize(
@@ -122,7 +131,7 @@ def test_any_box_will_do_and_empty_boxes_are_none():
     boxes = torch.tensor([[[0, 0, 1, 1], [1, 1, 2, 2]], [[0, 0, 0, 0], [0, 0, 2, 2]]])
     assert metrics.points_inside(MAPS, boxes).tolist() == [1, 0]  # an empty map points nowhere
     assert metrics.points_inside(MAPS, boxes[:, :0]).isnan().all()
-    outside = torch.tensor([[[5.0, 5, 5, 9]], [[2, 2, 1, 1]]])
+    outside = torch.tensor([[[5.0, 5, 5, 9]], [[2, 2, 3, 2]]])  # without width, without height
     assert metrics.points_inside(MAPS, outside, tolerance=99).isnan().all()
 
 
@@ -152,6 +161,8 @@ def test_soft_and_hard_zones_by_hand():
     salient, context = metrics.zones(inputs, maps, "hard", threshold=0.5)
     assert salient[0, 1].tolist() == [[0, 2], [0, 2]]
     assert context[0, 1].tolist() == [[2, 0], [2, 0]]
+    salient, _ = metrics.zones(inputs, maps, "hard", threshold=0.6)
+    assert salient[0, 1].tolist() == [[0, 2], [0, 0]]
 
 
 @pytest.mark.parametrize("zone", metrics.ZONES)
@@ -163,12 +174,20 @@ def test_the_two_zones_add_up_to_the_picture(zone):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: metrics.drop(torch.ones(2), torch.ones(3)), r"before \(2,\) and after \(3,\)"),
-        (lambda: metrics.share_inside(MAPS, MAPS[0] > 0), r"\(2, 2, 2\) and masks \(2, 2\)"),
+        (
+            lambda: metrics.drop(torch.ones(2), torch.ones(3)),
+            r"^before \(2,\) and after \(3,\) are \(N,\) alike$",
+        ),
+        (
+            lambda: metrics.share_inside(MAPS, MAPS[0] > 0),
+            r"^maps \(2, 2, 2\) and masks \(2, 2\) are \(N, H, W\) alike$",
+        ),
         (lambda: metrics.dice(MAPS, RIGHT, RIGHT[:1]), r"counts \(1, 2, 2\)"),
         (lambda: metrics.dice(MAPS, RIGHT, threshold=0), "above 0 and up to 1, not 0"),
         (lambda: metrics.iou(MAPS, RIGHT, threshold=math.nan), "not nan"),
+        (lambda: metrics.salient_area(MAPS, 1.01), "not 1.01"),
         (lambda: metrics.points_inside(MAPS, torch.zeros(1, 4)), r"boxes \(1, 1, 4\)"),
+        (lambda: metrics.points_inside(MAPS[0], torch.zeros(2, 4)), r"maps \(2, 2\) are \(N, H, W\)"),
         (lambda: metrics.points_inside(MAPS, torch.zeros(2, 4), -1), "tolerance is zero or"),
         (lambda: metrics.zones(torch.ones(2, 3, 2, 2), MAPS, "firm"), "soft or hard, not 'firm'"),
         (lambda: metrics.zones(torch.ones(2, 3, 2, 4), MAPS), "of one size"),
