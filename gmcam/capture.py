@@ -12,13 +12,17 @@ from __future__ import annotations
 import copy
 import difflib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gmcam.chunks import in_chunks
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -75,6 +79,7 @@ def capture(
     (N, …), as a linear layer or a transformer's block does. With ``skip_idle`` a layer that does not
     run is left out.
 
+    Several targets are differentiated as one batch, or in its parts where memory does not suffice.
     The network runs in evaluation mode, whatever its flags, and without the programs that
     ``torch.compile`` made of it or of its parts. A network whose output is a tuple or a mapping is read
     by its first tensor; so is a layer's. Callers may be in ``no_grad`` or ``inference_mode``.
@@ -82,13 +87,45 @@ def capture(
 
     Raises ``ValueError`` for a layer that does not exist, is not reached, runs more than once, has
     no height and width, not one map per picture or no influence on the score; for targets that do
-    not fit the output; for scores or gradients that are not finite; for a network with a part that was
-    made in inference mode.
+    not fit the output; for scores, maps or gradients that are not finite; for a network with a part that
+    was made in inference mode.
 
     >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5))
     >>> found = gmcam.capture(module, torch.rand(2, 3, 8, 8), [0, 4], layers=["0"])
     >>> found.maps["0"].shape, found.gradients["0"].shape
     (torch.Size([2, 4, 6, 6]), torch.Size([2, 4, 6, 6]))
+    """
+    return joined(
+        list(
+            captures(
+                module,
+                inputs,
+                targets,
+                layers,
+                chunk_size=None,
+                gradients=gradients,
+                any_shape=any_shape,
+                skip_idle=skip_idle,
+            )
+        )
+    )
+
+
+def captures(
+    module: nn.Module,
+    inputs: Tensor,
+    targets: Target,
+    layers: Sequence[str],
+    *,
+    chunk_size: int | None,
+    gradients: bool,
+    any_shape: bool,
+    skip_idle: bool,
+) -> Iterator[Capture]:
+    """``capture`` in parts, so that the gradients of a thousand classes need not be held at once.
+
+    The network runs forward once. Where one picture has several targets and gradients are asked for,
+    each part has ``chunk_size`` of them, or all where that is None; otherwise there is one part.
     """
     if not layers:
         raise ValueError("capture needs the name of at least one layer")
@@ -149,13 +186,40 @@ def capture(
         scores, target = _scores(logits, targets, len(inputs))
         if not all_finite(scores):
             raise ValueError("the network's scores for the targets are not finite")
-        batched = len(scores) != len(inputs)
-        found = _gradients(scores, kept, batched) if gradients else {}
-    maps = {
-        name: value.detach().contiguous().expand(len(scores), *value.shape[1:])
-        for name, value in kept.items()
-    }
-    return Capture(logits.detach(), scores.detach(), target, maps, found)
+        for name, value in kept.items():
+            if not all_finite(value):
+                raise ValueError(f"the maps at layer {name!r} are not finite")
+    everything = torch.arange(len(scores), device=scores.device)
+    parts: Iterable[tuple[Tensor, dict[str, Tensor]]]
+    if gradients and len(scores) != len(inputs):
+        parts = in_chunks(partial(_gradients, scores, kept), everything, chunk_size or len(scores))
+    else:
+        parts = [(everything, _gradients(scores, kept) if gradients else {})]
+    for rows, found in parts:
+        maps = {
+            name: value.detach().contiguous().expand(len(rows), *value.shape[1:])
+            for name, value in kept.items()
+        }
+        own = target[rows] if isinstance(target, Tensor) else target
+        yield Capture(logits.detach(), scores.detach()[rows], own, maps, found)
+
+
+def joined(parts: Sequence[Capture]) -> Capture:
+    """The parts of ``captures`` as one."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    target = first.target
+    if isinstance(target, Tensor):
+        target = torch.cat([part.target for part in parts if isinstance(part.target, Tensor)])
+    count = sum(len(part.scores) for part in parts)
+    return Capture(
+        first.logits,
+        torch.cat([part.scores for part in parts]),
+        target,
+        {name: value[:1].expand(count, *value.shape[1:]) for name, value in first.maps.items()},
+        {name: torch.cat([part.gradients[name] for part in parts]) for name in first.gradients},
+    )
 
 
 def rerun(module: nn.Module, inputs: Tensor, layer: str, maps: Tensor) -> Tensor:
@@ -355,24 +419,31 @@ def _scores(
     return logits.gather(1, indices.unsqueeze(1)).squeeze(1), indices
 
 
-def _gradients(scores: Tensor, maps: Mapping[str, Tensor], batched: bool) -> dict[str, Tensor]:
-    """Equation 2 for every layer: (T, K, h, w) each."""
+def _gradients(scores: Tensor, maps: Mapping[str, Tensor], rows: Tensor | None = None) -> dict[str, Tensor]:
+    """Equation 2 for every layer: of each picture's score, (N, K, h, w) each; or of those scores of a
+    single picture that ``rows`` counts out, (rows, K, h, w) each, in one batched backward pass."""
+    # Pictures do not mix, so the gradient of the sum holds each picture's own.
+    outputs = torch.ones_like(scores)
+    if rows is not None:
+        outputs = F.one_hot(rows, len(scores)).to(scores.dtype)
     found: Sequence[Tensor | None] = [None] * len(maps)
     if scores.requires_grad:
-        if batched:  # one picture, several scores: one row of the identity per score
-            rows = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)
+        with torch.inference_mode(False):
             found = torch.autograd.grad(
-                scores, list(maps.values()), rows, is_grads_batched=True, allow_unused=True
+                scores,
+                list(maps.values()),
+                outputs,
+                retain_graph=rows is not None,  # the next rows need it
+                is_grads_batched=rows is not None,
+                allow_unused=True,
             )
-        else:  # pictures do not mix, so the gradient of the sum holds each picture's own
-            found = torch.autograd.grad(scores.sum(), list(maps.values()), allow_unused=True)
     gradients = {}
     for name, gradient in zip(maps, found, strict=True):
         if gradient is None:
             raise ValueError(f"layer {name!r} does not influence the score")
         if not all_finite(gradient):
             raise ValueError(f"the gradients at layer {name!r} are not finite")
-        gradients[name] = (gradient.squeeze(1) if batched else gradient).contiguous()
+        gradients[name] = (gradient if rows is None else gradient.squeeze(1)).contiguous()
     return gradients
 
 

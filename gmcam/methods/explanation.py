@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from gmcam.capture import INPUT, Capture, Target, capture
+from gmcam.capture import INPUT, Capture, Target, captures, joined
 from gmcam.images.reading import Picture
 from gmcam.methods.registry import METHODS, Method, Query
 from gmcam.networks.network import Network
@@ -19,6 +19,7 @@ NamedTarget = Target | str | Sequence[str | int]
 Anything = Network | nn.Module
 Images = Tensor | Picture | Sequence[Picture]
 Layers = list[str] | tuple[str, ...]
+CLASSES_AT_A_TIME = 64  # of one picture: more are no faster, and their gradients fill the memory
 
 
 FUSE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -135,9 +136,15 @@ def explain(
     layers = [INPUT] if entry.keeps else [network.layer_path(name) for name in asked]
     inputs = network.prepare(images)
     wanted = _indices(network, targets)
-    captured = _pass(network, inputs, wanted, entry, layers)
-    queries = [Query(network, inputs, wanted, path, captured) for path in layers]
-    results = [_result(entry, query, _compute(entry, query, options), sigma) for query in queries]
+    parts, raws = [], []
+    for part in _passes(network, inputs, wanted, entry, layers):
+        raws.append([_compute(entry, Query(network, inputs, wanted, path, part), options) for path in layers])
+        parts.append(replace(part, maps={}, gradients={}))  # the next part takes their room
+    queries = [Query(network, inputs, wanted, path, joined(parts)) for path in layers]
+    results = [
+        _result(entry, query, torch.cat(raw), sigma)
+        for query, raw in zip(queries, zip(*raws, strict=True), strict=True)
+    ]
     if fuse is not None:
         fused = FUSE[fuse](torch.stack([one.maps for one in results]))
         return replace(_result(entry, queries[0], fused, sigma=0), layer=", ".join(layers))
@@ -179,9 +186,9 @@ def compare(
     of_layer = sorted((entry for entry in entries if not entry.keeps), key=lambda entry: not entry.gradients)
     for entry in entries:
         if entry.keeps:
-            captured = _pass(network, inputs, wanted, entry, [INPUT])
+            captured = joined(list(_passes(network, inputs, wanted, entry, [INPUT])))
         else:
-            shared = shared or _pass(network, inputs, wanted, of_layer[0], [path])
+            shared = shared or joined(list(_passes(network, inputs, wanted, of_layer[0], [path])))
             captured = shared
         query = Query(network, inputs, wanted, INPUT if entry.keeps else path, captured)
         results.append(_result(entry, query, _compute(entry, query, {}), sigma))
@@ -211,13 +218,16 @@ def _check_tokens(entry: Method, network: Network) -> None:
         )
 
 
-def _pass(network: Network, inputs: Tensor, wanted: Target, entry: Method, layers: list[str]) -> Capture:
+def _passes(
+    network: Network, inputs: Tensor, wanted: Target, entry: Method, layers: list[str]
+) -> Iterator[Capture]:
     """The pass that a method asks for: at ``layers``, or at what it keeps of the network as a whole."""
-    return capture(
+    return captures(
         network.module,
         inputs,
         wanted,
         entry.keeps(network.module) if entry.keeps else layers,
+        chunk_size=CLASSES_AT_A_TIME,
         gradients=entry.gradients,
         any_shape=entry.keeps is not None or network.reshape is not None,
         skip_idle=entry.keeps is not None,

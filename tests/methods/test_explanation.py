@@ -61,6 +61,24 @@ def test_a_list_of_classes_of_one_picture_gives_a_map_each(network, scene):
         assert torch.allclose(together.maps[t], alone.maps[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("method", ["grad_cam", "gmcam", "full_grad", "integrated_grad_cam", "eigen_cam"])
+def test_more_classes_than_a_part_holds_give_the_same_maps_in_one_forward_pass(
+    flat_network, pictures, monkeypatch, method
+):
+    targets = [0, 2, 1, 1, 0]
+    whole = gmcam.explain(flat_network, pictures[:1], targets, method=method)
+    monkeypatch.setattr("gmcam.methods.explanation.CLASSES_AT_A_TIME", 2)
+    passes = []
+    flat_network.register_forward_hook(lambda *_: passes.append(1))
+    parts = gmcam.explain(flat_network, pictures[:1], targets, method=method, layer=whole.layer)
+    assert torch.allclose(parts.maps, whole.maps, atol=1e-6)
+    assert torch.allclose(parts.raw, whole.raw, rtol=1e-5, atol=1e-7)
+    assert torch.equal(parts.score, whole.score) and torch.equal(parts.probabilities, whole.probabilities)
+    assert parts.target.tolist() == targets
+    if method != "integrated_grad_cam":  # which makes passes of its own for each class
+        assert len(passes) == 1
+
+
 def test_a_list_of_pictures_takes_a_class_each(network, scene):
     other = gmcam.scene("rocket", seed=1).image
     together = gmcam.explain(network, [scene.image, np.asarray(other)], ["cup", "rocket"])
