@@ -47,7 +47,6 @@ GROUNDS = {
 _ROTATIONS = {"train": ((0.0, 8.0), (14.0, 20.0)), "test": ((8.0, 14.0),)}
 # Longest side of an object as a share of the picture's, by the number of objects in it.
 _SIZES = {1: (0.42, 0.70), 2: (0.36, 0.52), 3: (0.30, 0.42)}
-_ATTEMPTS = 200
 
 
 @dataclass(frozen=True)
@@ -269,7 +268,7 @@ def scene(
     sizes = scale or _SIZES[min(len(labels), 3)]
     # A portrait, which its photo cuts off below, stands on the lower border; three would crowd it.
     stands = [label == "person" and labels.count("person") < 3 for label in labels]
-    for _ in range(_ATTEMPTS):
+    while True:
         canvas = _draw_ground(ground, recoloured, rng, size)
         sprites = [_draw_object(label, split, rng, size, sizes) for label in labels]
         places = [_place(s, low, rng, size) for s, low in zip(sprites, stands, strict=True)]
@@ -282,8 +281,6 @@ def scene(
             break
         # Crowded: the next try draws the objects a little smaller.
         sizes = (sizes[0] * 0.98, sizes[1] * 0.98)
-    else:
-        raise ValueError(f"{len(labels)} objects of scale {scale} do not fit side by side")
     for sprite, at in zip(sprites, places, strict=True):
         _paste(canvas, sprite, at)
     return Scene(canvas, labels, masks, _boxes(masks), ground, seed, split)

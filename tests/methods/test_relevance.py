@@ -385,6 +385,13 @@ def test_a_step_without_a_rule_is_refused_after_the_layer_and_taken_before_it(pi
     assert not gmcam.explain(module, pictures, 1, method="relevance_cam", layer="after").empty.any()
 
 
+def test_a_layer_inside_of_what_counts_as_one_step_is_refused(pictures):
+    body = nn.DataParallel(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    module = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)).double()
+    with pytest.raises(ValueError, match=r"^layer '0\.module\.0' is not a step of its own"):
+        gmcam.explain(module, pictures, 1, method="relevance_cam", layer="0.module.0")
+
+
 def test_a_network_that_looks_at_values_is_refused(pictures):
     module = Tiny(add, after=Call(lambda x: x if x.sum() > 0 else -x))
     with pytest.raises(

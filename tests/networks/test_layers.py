@@ -218,8 +218,9 @@ def test_a_module_that_runs_twice_has_no_single_map():
     [
         nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 64, 4), nn.ReLU(), nn.Linear(4, 2)),
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(8, 2)),
+        nn.Sequential(nn.AvgPool2d(32), nn.Flatten()),
     ],
-    ids=["perceptron", "convolution of one cell"],
+    ids=["perceptron", "convolution of one cell", "without weights"],
 )
 def test_a_network_without_maps_is_refused(module):
     with pytest.raises(ValueError, match="no convolutional layer whose output has height and width"):

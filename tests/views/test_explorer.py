@@ -163,6 +163,15 @@ def test_a_reader_can_take_a_picture_of_their_own(network):
     assert f"Logit {explain(network, other, (top + 1) % 6).score[0]:.2f}" in words(widget)
 
 
+def test_an_upload_that_is_taken_back_leaves_the_picture_in_hand(network):
+    widget = explorer(network, PICTURE)
+    upload(widget, png(PICTURE.rotate(180)))
+    before = shown(widget)
+    control(widget, "Your own picture").value = ()
+    assert same(shown(widget), before)
+    assert not complaint(widget)
+
+
 @pytest.mark.parametrize("content", [b"no picture", b"", png(PICTURE)[:200]])
 def test_a_file_that_is_no_picture_leaves_the_one_in_hand(network, content):
     widget = explorer(network, PICTURE)
