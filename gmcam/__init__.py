@@ -8,27 +8,7 @@
 torch.Size([1, 128, 128])
 """
 
-from gmcam.capture import Capture, capture
-from gmcam.images import PHOTOS, Scene, open_picture, photo, scene
-from gmcam.methods import METHODS, Result, explain
-from gmcam.networks import EMBEDDED, Network, load
-from gmcam.version import __version__
-from gmcam.views import show
+import lazy_loader
 
-__all__ = [
-    "EMBEDDED",
-    "METHODS",
-    "PHOTOS",
-    "Capture",
-    "Network",
-    "Result",
-    "Scene",
-    "__version__",
-    "capture",
-    "explain",
-    "load",
-    "open_picture",
-    "photo",
-    "scene",
-    "show",
-]
+# The names stand in __init__.pyi; each is imported when it is first used, and torch with it.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
