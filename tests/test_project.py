@@ -1,8 +1,10 @@
 """The files around the project: workflows, citation, one address, one version."""
 
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,17 @@ def test_the_repositorys_address_stands_in_one_place():
         if path.suffix in (".py", ".md", ".yml", ".ipynb", ".toml", ".cff", ".txt", ".js", ".css"):
             holders += [path.name] * (address in path.read_text())
     assert holders == ["_config.yml"]
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_module(tmp_path):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "gmcam", tmp_path / "gmcam", ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "."]
+    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = set(wheel.namelist())
+    assert "gmcam/py.typed" in held  # type checkers of other projects look for it
+    assert {str(path.relative_to(ROOT)) for path in tracked() if path.is_relative_to(ROOT / "gmcam")} <= held
