@@ -232,10 +232,9 @@ def rerun(module: nn.Module, inputs: Tensor, layer: str, maps: Tensor) -> Tensor
 
     def replace(_module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
         own = _first_tensor(output)
-        if any(argument is own for argument in arguments):
-            # It works in place: whoever uses its input again must find the maps there.
-            if own is None or own.shape != maps.shape:
-                raise RuntimeError("a batch of one has no room for all maps")
+        if own is not None and any(argument is own for argument in arguments):
+            # It works in place: whoever uses its input again must find the maps there. Torch refuses where
+            # a batch of one has no room for them all.
             own.copy_(maps)
             return output
         return _replace_first_tensor(output, maps.clone())  # a copy: an in-place rectifier may follow

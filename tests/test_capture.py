@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from gmcam.capture import INPUT, capture, find_layer, forward, left_as_found, rerun, trace
+from gmcam.capture import (
+    INPUT,
+    all_finite,
+    capture,
+    captures,
+    find_layer,
+    forward,
+    joined,
+    left_as_found,
+    rerun,
+    trace,
+)
 
 Pair = namedtuple("Pair", ["maps", "note"])
 
@@ -897,3 +909,140 @@ def test_left_as_found_freezes_inside_and_restores_outside(gap_network, snapshot
         assert not any(parameter.requires_grad for parameter in gap_network.parameters())
         raise KeyboardInterrupt
     assert snapshot(gap_network) == before
+
+
+def test_parts_of_the_targets_share_a_forward_pass_and_add_up_to_the_whole(flat_network, pictures):
+    calls, targets, layers = [], [2, 0, 1], ["conv", "relu"]
+    flat_network.register_forward_hook(lambda *_: calls.append(1))
+    options = {"gradients": True, "any_shape": False, "skip_idle": False}
+    parts = list(captures(flat_network, pictures[:1], targets, layers, chunk_size=2, **options))
+    assert (len(parts), len(calls)) == (2, 1)
+    whole = capture(flat_network, pictures[:1], targets, layers)
+    for part, rows in zip(parts, [slice(0, 2), slice(2, 3)], strict=True):
+        assert part.target.tolist() == targets[rows]
+        assert torch.equal(part.scores, whole.scores[rows])
+        for layer in layers:
+            assert torch.equal(part.maps[layer], whole.maps[layer][rows])
+            assert torch.allclose(part.gradients[layer], whole.gradients[layer][rows], rtol=1e-12)
+    together = joined(parts)
+    assert together.target.tolist() == targets
+    assert torch.equal(together.logits, whole.logits)
+    assert torch.equal(together.scores, whole.scores)
+    for layer in layers:
+        assert torch.equal(together.maps[layer], whole.maps[layer])
+        assert torch.allclose(together.gradients[layer], whole.gradients[layer], rtol=1e-12)
+
+
+def test_a_layer_that_does_not_run_may_be_left_out(pictures):
+    module, layers, _ = MISFITS["unreached"]
+    result = capture(module, pictures, 0, [*layers, "conv"], skip_idle=True)
+    assert list(result.maps) == list(result.gradients) == ["conv"]
+
+
+def test_a_layer_of_any_shape_may_give_one_number_per_picture(pictures):
+    module = network(last=lambda x: x.mean((1, 2, 3)))
+    module.add_module("pair", Apply(lambda x: torch.stack([x, -x], 1)))
+    result = capture(module, pictures, 1, ["mean"], any_shape=True)
+    assert result.gradients["mean"].tolist() == [-1, -1, -1]
+
+
+def test_a_single_feature_map_stays_a_channel(pictures):
+    module = network(
+        one=Apply(lambda x: x.sum(1, keepdim=True)), all=Apply(lambda x: x.expand(-1, 4, -1, -1))
+    )
+    assert capture(module, pictures, 0, ["one"]).gradients["one"].shape == (3, 1, 6, 6)
+    assert capture(module, pictures[:1], [0, 1], ["one"]).gradients["one"].shape == (2, 1, 6, 6)
+
+
+def test_a_layer_behind_a_view(pictures):
+    module = View(inplace=False)
+    result = capture(module, pictures.float(), 1, ["fc"], any_shape=True)
+    assert torch.equal(result.gradients["fc"], torch.eye(3)[[1, 1, 1]])
+
+
+@pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_a_network_that_runs_parts_again_in_the_backward_pass(pictures, caller):
+    """Gradient checkpointing saves memory so."""
+    module = network(twice=nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.GELU()))
+    block = module.twice.forward
+    expected = capture(module, pictures, 0, ["conv"]).gradients["conv"]
+    module.twice.forward = lambda x: checkpoint(block, x, use_reentrant=False)
+    with caller():
+        found = capture(module, pictures, 0, ["conv"]).gradients["conv"]
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_rest_of_a_structure_stays_as_it_was(pictures, place):
+    def pack(x):
+        words = ["a", "b", "c"]
+        words[place] = x * 1
+        return words
+
+    module = network(packed=Apply(pack), unpack=Apply(lambda parts: parts[place]))
+    seen = []
+    module.unpack.register_forward_pre_hook(lambda m, inputs: seen.append(inputs[0]))
+    capture(module, pictures, 0, ["packed"])
+    words = ["a", "b", "c"]
+    assert len(seen[0]) == 3
+    assert [one for one in seen[0] if isinstance(one, str)] == words[:place] + words[place + 1 :]
+
+
+def test_finite_is_what_holds_neither_nan_nor_infinity():
+    assert all_finite(torch.tensor([1.0, -2.0]))
+    assert all_finite(torch.tensor([3e38, 3e38]))  # their sum overflows
+    assert all_finite(torch.empty(0))
+    for value in (float("nan"), float("inf"), -float("inf")):
+        assert not all_finite(torch.tensor([1.0, value]))
+
+
+def test_a_layer_that_does_not_exist_is_answered_with_the_nearest_names():
+    module = nn.Sequential(OrderedDict((f"layer{i}", nn.ReLU()) for i in range(7)))
+    with pytest.raises(ValueError, match=r"^no layer is called 'layer'; the nearest names are ") as error:
+        find_layer(module, "layer")
+    assert len(str(error.value).split(" are ")[1].split(", ")) == 5
+    with pytest.raises(ValueError, match=r"are layer0, layer1, layer2, layer3, layer4$"):
+        find_layer(module, "x")  # near to none
+    module = nn.Sequential(OrderedDict(conv=nn.ReLU(), relu=nn.ReLU()))
+    with pytest.raises(ValueError, match=r"are relu$"):
+        find_layer(module, "rope")  # half of its letters
+
+
+def test_trace_refuses_a_network_without_a_tensor_in_its_output(pictures):
+    with pytest.raises(ValueError, match=r"^the network's output holds no tensor; it is a str$"):
+        trace(network(last=lambda x: "words"), pictures)
+
+
+SENTENCES = {
+    "no layer": (
+        {"layers": []},
+        "capture needs the name of at least one layer",
+    ),
+    "twice": (
+        {"layers": ["again.0"]},
+        "layer 'again.0' runs more than once in a forward pass, so it has no single map; "
+        "name a module that runs once, such as the block around it",
+    ),
+    "not finite": (
+        {"targets": lambda logits: logits[:, 0] / 0},
+        "the network's scores for the targets are not finite",
+    ),
+    "no targets": (
+        {"targets": []},
+        "the list of targets is empty; it names at least one class",
+    ),
+    "dense": (
+        {"module": network(last=lambda x: x)},
+        "the network's output has shape (3, 4, 6, 6), not (N, classes); "
+        "give the target as a function from that output to one scalar per picture",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_errors_say_what_was_wrong_and_what_would_be_right(pictures, case):
+    change, sentence = SENTENCES[case]
+    module = network(again=nn.Sequential(*[nn.ReLU()] * 2))
+    with pytest.raises(ValueError) as error:
+        capture(**{"module": module, "inputs": pictures, "targets": 0, "layers": ["conv"]} | change)
+    assert str(error.value) == sentence
