@@ -1,5 +1,7 @@
 """Smoothing against scipy, normalisation by hand, up-sampling against half-pixel arithmetic."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -49,9 +51,9 @@ def test_smooth_with_a_tiny_sigma_changes_nothing(sigma):
     assert torch.equal(smooth(maps, sigma), maps)
 
 
-@pytest.mark.parametrize("sigma", [-0.1, float("inf"), float("nan")])
+@pytest.mark.parametrize("sigma", [-0.1, float("inf"), float("nan"), 1e9, None, "1"])
 def test_smooth_refuses_a_sigma_that_is_no_width(sigma):
-    with pytest.raises(ValueError, match=f"positive number of cells, not {sigma}"):
+    with pytest.raises(ValueError, match=f"positive number of cells, not {sigma!r}; at most 100"):
         smooth(random_maps(1, 3, 3), sigma)
 
 
@@ -167,6 +169,14 @@ def test_postprocess_never_exceeds_one():
         assert postprocess(plateau, (side, side), sigma=0)[0].max() <= 1
 
 
+@pytest.mark.parametrize(
+    "values", [[0, math.nan], [0, math.inf], [-math.inf, 0], [-3e38, 3e38]], ids=["NaN", "∞", "−∞", "range"]
+)
+def test_values_and_ranges_that_are_not_finite_are_refused(values):
+    with pytest.raises(ValueError, match="or hold NaN"):
+        postprocess(torch.tensor([[values]]), (2, 2), sigma=0)
+
+
 def test_postprocess_of_no_maps_is_no_maps():
     maps, empty = postprocess(torch.zeros(0, 4, 4), (8, 8))
     assert (maps.shape, empty.shape) == ((0, 8, 8), (0,))
@@ -175,7 +185,7 @@ def test_postprocess_of_no_maps_is_no_maps():
 def test_maps_without_cells_are_empty():
     maps, empty = postprocess(torch.zeros(2, 0, 4), (3, 5))
     assert maps.tolist() == torch.zeros(2, 3, 5).tolist()
-    assert empty.tolist() == [True, True]
+    assert (empty.tolist(), empty.dtype) == ([True, True], torch.bool)
     assert normalise(torch.zeros(2, 0, 4, device="meta"))[1].device.type == "meta"
 
 

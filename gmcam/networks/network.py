@@ -168,10 +168,11 @@ class Network:
             if self.preprocess is None:
                 raise ValueError(f"{self.name} has no preprocessing; give a tensor (N, 3, H, W)")
             batch = torch.stack([self.preprocess(open_picture(one)) for one in pictures])
-        if not all_finite(batch):
-            raise ValueError("the input holds NaN or infinite values")
         like = next((p for p in self.module.parameters() if p.is_floating_point()), batch)
-        return batch.to(like.device, like.dtype)
+        batch = batch.to(like.dtype)  # first, since what one type holds may be infinite in another
+        if not all_finite(batch):
+            raise ValueError(f"the input holds NaN or infinite values, as {batch.dtype}")
+        return batch.to(like.device)
 
     def probabilities(self, images: Tensor | Picture | Sequence[Picture]) -> Tensor:
         """Softmax of the logits: (N, classes) float32. The module runs in evaluation mode."""

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -42,7 +43,8 @@ def load_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
 def load_weights(name: str, folder: Path = FOLDER) -> dict[str, Tensor]:
     """The state dict of an embedded network, in float32.
 
-    Raises ``ValueError`` where the file's SHA-256 is not the one on its card.
+    Raises ``ValueError`` where the file's SHA-256 is not the one on its card, or the file is none of
+    safetensors.
     """
     path = folder / f"{name}.safetensors"
     data = path.read_bytes()
@@ -52,4 +54,8 @@ def load_weights(name: str, folder: Path = FOLDER) -> dict[str, Tensor]:
             f"{path} is damaged: its SHA-256 starts with {found[:12]}, the card says {expected[:12]}; "
             f"reinstall gmcam or train it again with 'python -m gmcam train {name}'"
         )
-    return {key: value.float() if value.is_floating_point() else value for key, value in load(data).items()}
+    try:
+        state = load(data)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file ({error}); write it with save_weights") from None
+    return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}

@@ -227,10 +227,11 @@ def test_a_list_of_all_kinds_of_pictures_becomes_one_batch(network, tmp_path):
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "this one is torch.uint8 (1, 3, 8, 8)"),
         (torch.full((1, 3, 8, 8), torch.nan), "the input holds NaN or infinite values"),
         (torch.full((1, 3, 8, 8), torch.inf), "the input holds NaN or infinite values"),
+        (torch.full((1, 3, 8, 8), 1e300, dtype=torch.float64), "infinite values, as torch.float32"),
         ([], "the list of pictures is empty"),
         ("missing.png", "there is no file missing.png"),
     ],
-    ids=["flat", "five axes", "four bands", "uint8", "NaN", "infinite", "empty list", "missing file"],
+    ids=["flat", "5 axes", "4 bands", "uint8", "NaN", "infinite", "too large", "empty list", "missing file"],
 )
 def test_what_cannot_be_a_batch_is_refused(network, images, message):
     with pytest.raises(ValueError, match=re.escape(message)):

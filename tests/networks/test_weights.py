@@ -59,6 +59,15 @@ def test_damaged_weights_of_an_embedded_network_are_refused(tmp_path):
         load_weights("collage-vgg", folder)
 
 
+def test_a_file_of_another_kind_is_refused_though_its_card_agrees(tmp_path):
+    path, data = tmp_path / "mine.safetensors", b"a picture, say"
+    path.write_bytes(data)
+    (tmp_path / "mine.json").write_text(json.dumps({"sha256": hashlib.sha256(data).hexdigest()}))
+    with pytest.raises(ValueError, match="is no safetensors file") as caught:
+        load_weights("mine", tmp_path)
+    assert str(path) in str(caught.value)
+
+
 @embedded
 def test_embedded_weights_are_the_ones_on_their_card(name):
     data = (FOLDER / f"{name}.safetensors").read_bytes()
