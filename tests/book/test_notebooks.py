@@ -15,6 +15,7 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
 NUMBERED = [part for part in TOC["parts"] if part.get("numbered")]
 CHAPTERS = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED for entry in part["chapters"]]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+TAGS = {"hide-cell", "hide-input", "remove-cell", "slide", "no-slide"}
 FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(", "intervals(", "lines(")
 
 
@@ -58,6 +59,12 @@ def test_notebook_carries_no_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_cells_have_at_most_fifteen_lines(path):
     assert [c.source for c in cells(path, "code") if len(c.source.splitlines()) > 15] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_tags_are_those_that_the_book_and_its_slides_know(path):
+    notebook = nbformat.read(path, as_version=4)
+    assert {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])} <= TAGS
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
