@@ -14,6 +14,7 @@ from threading import Thread
 from types import SimpleNamespace
 from urllib.parse import unquote
 
+import nbformat
 import pytest
 import slides
 from served import Package, fetch, npm
@@ -288,6 +289,46 @@ def test_the_frozen_explorer_shows_every_combination_without_a_kernel(built, ser
         assert tab.complaints == []
 
 
+def test_the_frozen_explorer_works_by_touch(served, browser):
+    """On a telephone: a finger opens a menu (keys stand for the system's list) or taps beside a line."""
+    layers = list(gmcam.load("collage-vgg").layers)
+    phone = {"has_touch": True, "is_mobile": True, "viewport": {"width": 375, "height": 812}}
+    with Tab(browser, f"{served}/book/explorer.html", **phone) as tab:
+        page = tab.page
+        settle(page)
+        label, method = (page.get_by_label(name, exact=True).first for name in ("class", "method"))
+        line = page.locator(".widget-hslider .noUi-base").first
+        line.scroll_into_view_if_needed()
+        seen = {}
+        for name in options(label)[1:]:
+            pick(label, name)
+            for title in options(method)[:3]:
+                pick(method, title)
+                for step in (3, 0, 2, 1):
+                    box = line.bounding_box()
+                    x = box["x"] + box["width"] * step / (len(layers) - 1)
+                    page.wait_for_timeout(400)  # two taps at once are another gesture
+                    page.touchscreen.tap(x, box["y"] + box["height"] / 2 + 6)
+                    alt = f"^{re.escape(title)} for {name}, .* at {layers[step]} cells"
+                    picture = page.locator(".gmcam-frozen").first.get_by_alt_text(re.compile(alt))
+                    picture.wait_for(timeout=5000)
+                    ((seen[alt], _, drawn),) = shown(page)
+                    assert drawn, alt
+        assert len(set(seen.values())) == len(seen) == 36
+        assert tab.complaints == []
+
+
+def pick(menu, choice):
+    """Choose from a menu that a finger opens."""
+    offered = options(menu)
+    steps = offered.index(choice) - offered.index(menu.input_value())
+    menu.tap()
+    menu.page.wait_for_timeout(300)  # for the list to open
+    for _ in range(abs(steps)):
+        menu.page.keyboard.press("ArrowDown" if steps > 0 else "ArrowUp")
+    menu.page.keyboard.press("Enter")
+
+
 def test_dark_pages_leave_saliency_colours_alone(built, browser):
     tab = browser.new_page(color_scheme="dark")
     tab.route(re.compile("^https?:"), lambda route: route.abort())
@@ -307,12 +348,19 @@ def test_slides_show_every_section_and_none_overflows(built, browser, tmp_path):
         page = (built.html / "book" / f"{path.stem}.html").read_text()
         sections = {words(name) for name in re.findall(r'<h2>(.*?)<a class="headerlink"', page)}
         shown = {words(name) for name in re.findall(r"<h2>(.*?)</h2>", path.read_text())}
-        missing = sections - shown - {"Exercises", "References"}
+        missing = sections - shown - left_out(path.stem)
         with Tab(browser, path.as_uri(), viewport={"width": 1280, "height": 720}) as tab:
             tab.page.wait_for_selector("body[data-ready]")
             if found := [*missing, *tab.page.evaluate(FAULTY_SLIDES), *tab.complaints]:
                 faults[path.stem] = found
     assert faults == {}
+
+
+def left_out(chapter):
+    """The headings that no slide shows: of questions and references, and of cells with that tag."""
+    cells = nbformat.read(ROOT / f"book/{chapter}.ipynb", as_version=4).cells
+    tagged = [cell.source for cell in cells if "no-slide" in cell.metadata.get("tags", [])]
+    return {"Exercises", "References", *map(words, re.findall(r"^## (.*)", "\n".join(tagged), re.MULTILINE))}
 
 
 def words(heading):
