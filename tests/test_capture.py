@@ -534,6 +534,11 @@ MISFITS = {
         "shape (6, 4)",
     ),
     "infinite slope": (network(relu=nn.ReLU(), root=Apply(torch.sqrt)), ["relu"], "not finite"),
+    "infinite maps": (
+        network(infinite=Apply(lambda x: x / 0), bounded=nn.Tanh()),
+        ["infinite"],
+        "the maps at layer 'infinite' are not finite",
+    ),
 }
 MISFITS["unreached"][0].aside.spare = nn.ReLU()
 
