@@ -2,13 +2,23 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: book test bench lint archive student instructor slides links clean
+.PHONY: book test coverage mutants bench lint archive student instructor slides links clean
 
 book: .venv/book.done
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 test: .venv/test.done lint
 	$(BIN)/python -m pytest
+
+# Lines and branches of gmcam that the tests run; takes a third longer than they do without.
+coverage: .venv/test.done
+	$(BIN)/python -m pytest -m "not book" --cov
+
+# Small changes to what everything rests on, one at a time: does a test notice? See tests/survivors.md.
+mutants: .venv/test.done
+	$(BIN)/python -m pip install --quiet mutmut==3.8.1
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 lint: .venv/test.done
 	$(BIN)/ruff check .
