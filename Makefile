@@ -2,13 +2,17 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: book test coverage mutants bench lint archive student instructor slides links clean
+.PHONY: book test fuzz coverage mutants bench lint archive student instructor slides links audit clean
 
 book: .venv/book.done
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 test: .venv/test.done lint
 	$(BIN)/python -m pytest
+
+# Networks, maps and damaged files at random, ten thousand for each test.
+fuzz: .venv/test.done
+	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=nightly
 
 # Lines and branches of gmcam that the tests run; takes a third longer than they do without.
 coverage: .venv/test.done
@@ -46,6 +50,10 @@ slides: .venv/book.done
 
 links: .venv/book.done
 	$(BIN)/jupyter-book build . --builder linkcheck
+
+# Has what is installed known vulnerabilities? Lists what its database does not tell.
+audit: .venv/test.done
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 # A finished installation leaves a file, so that it is done again only when its list changes.
 .venv/book.done: requirements.txt pyproject.toml

@@ -20,8 +20,11 @@ from torch import nn
 import gmcam
 from gmcam.networks.loading import checkpoint
 
-settings.register_profile("unhurried", deadline=None)  # a busy machine is no failure
-settings.load_profile("unhurried")
+# The same few hundred cases in every run, or with --hypothesis-profile=nightly ten thousand new ones for each
+# test. No deadline: a busy machine is no failure.
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.register_profile("nightly", deadline=None, max_examples=10_000, print_blob=True)
+settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)

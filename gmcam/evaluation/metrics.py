@@ -90,7 +90,7 @@ def salient_area(maps: Tensor, threshold: float = 0.5) -> Tensor:
     if not 0 < threshold <= 1:
         raise ValueError(f"a threshold is a share of the map's maximum, above 0 and up to 1, not {threshold}")
     peaks = maps.amax((1, 2), keepdim=True)
-    return (maps >= threshold * peaks) & (peaks > 0)
+    return (maps >= threshold * peaks) & (maps > 0)  # the product may be rounded to zero
 
 
 def dice(maps: Tensor, masks: Tensor, counts: Tensor | None = None, threshold: float = 0.5) -> Tensor:

@@ -37,6 +37,10 @@ def test_salient_area_is_a_share_of_each_maps_own_maximum():
     assert metrics.salient_area(MAPS, 1.0).sum() == 1
 
 
+def test_zeros_are_never_salient_however_small_the_maximum():
+    assert metrics.salient_area(torch.tensor([[[0.0, 1e-45]]]), 0.25).tolist() == [[[False, True]]]
+
+
 def test_dice_and_iou_by_hand():
     masks = torch.tensor([[[True, True], [False, False]], [[False, False], [False, False]]])
     # The salient area is the right column, the mask the upper row: one cell in common, three in all.

@@ -1,0 +1,110 @@
+"""What the readers of pictures and weights promise for any bytes at all, and valid files to damage.
+
+``test_readers.py`` damages them at random in every run; ``fuzz_readers.py`` searches with atheris.
+"""
+
+import hashlib
+import io
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+
+from gmcam.images import reading
+from gmcam.networks.weights import load_weights
+
+PIXELS = 1_000_000  # a lower limit than a reader's, so that no case takes much memory or time
+SECONDS = 10
+
+
+def picture(data: bytes) -> bool:
+    """Whether ``data`` is a picture: RGB of a sane size, or a ``ValueError`` of one sentence."""
+    reading.MAX_PIXELS = PIXELS
+    started = time.monotonic()
+    try:
+        found = reading.open_picture(data)
+    except ValueError as error:
+        assert_one_sentence(error)
+        return False
+    finally:
+        assert time.monotonic() - started < SECONDS
+    assert found.mode == "RGB"
+    assert 1 <= found.width * found.height <= PIXELS
+    assert len(found.tobytes()) == 3 * found.width * found.height
+    return True
+
+
+def weights(data: bytes) -> bool:
+    """Whether ``data`` is a weights file: tensors by name, or a ``ValueError`` of one sentence.
+
+    The card beside it carries the hash of these very bytes, so that they reach the parser.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "mine.safetensors").write_bytes(data)
+        card = {"sha256": hashlib.sha256(data).hexdigest()}
+        Path(folder, "mine.json").write_text(json.dumps(card))
+        try:
+            found = load_weights("mine", Path(folder))
+        except ValueError as error:
+            assert_one_sentence(error)
+            return False
+    assert all(isinstance(tensor, torch.Tensor) for tensor in found.values())
+    assert sum(tensor.numel() for tensor in found.values()) <= 8 * len(data)
+    return True
+
+
+def assert_one_sentence(error: ValueError) -> None:
+    assert str(error)
+    assert str(error).isprintable()
+    assert len(str(error)) < 500
+
+
+def pictures() -> dict[str, bytes]:
+    """A valid file of every common format, and of the less common features that have code of their own."""
+    noise = np.random.default_rng(0).integers(0, 256, (24, 32, 4), dtype=np.uint8)
+    colour, alpha = Image.fromarray(noise[..., :3]), Image.fromarray(noise)
+    grey, deep = colour.convert("L"), Image.fromarray(noise[..., :2].copy().view(np.uint16)[..., 0])
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    film = {"save_all": True, "append_images": [colour.rotate(180)]}
+    files = {
+        "png": (colour, {}),
+        "png palette": (colour.convert("P"), {"transparency": 3}),
+        "png deep": (deep, {}),
+        "png alpha": (alpha, {"exif": turned}),
+        "png film": (colour, film),
+        "jpeg": (colour, {"exif": turned}),
+        "jpeg progressive": (colour, {"progressive": True}),
+        "jpeg press": (colour.convert("CMYK"), {}),
+        "gif": (colour, {}),
+        "gif film": (colour.convert("P"), film),
+        "webp": (colour, {}),
+        "webp alpha": (alpha, {"lossless": True, "exif": turned}),
+        "bmp": (colour, {}),
+        "bmp palette": (grey, {}),
+        "tiff": (colour, {}),
+        "tiff lzw": (colour, {"compression": "tiff_lzw"}),
+        "tiff deep": (deep, {}),
+        "ppm": (colour, {}),
+        "tga": (alpha, {"rle": True}),
+        "ico": (alpha, {}),
+        "dds": (alpha, {}),
+        "pcx": (colour, {}),
+    }
+    return {name: _saved(image, name.split()[0], options) for name, (image, options) in files.items()}
+
+
+def _saved(image: Image.Image, kind: str, options: dict) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format=kind, **options)
+    return file.getvalue()
+
+
+def weights_files() -> dict[str, bytes]:
+    tensors = {"conv.weight": torch.ones(2, 3, 1, 1).half(), "steps": torch.tensor(7)}
+    return {"weights": save(tensors), "with metadata": save(tensors, {"seed": "0"}), "empty": save({})}
