@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,9 +122,28 @@ def write_tables(run: Run) -> Path:
     for name, rows in frames.items():
         rows.to_csv(folder / f"{name}.csv", index=False)
         wide = table(rows, signed=name != "summary")
-        (folder / f"{name}.md").write_text(wide.to_markdown() + "\n", "utf-8")
-        (folder / f"{name}.tex").write_text(wide.style.to_latex(hrules=True), "utf-8")
+        (folder / f"{name}.md").write_text(as_markdown(wide) + "\n", "utf-8")
+        (folder / f"{name}.tex").write_text(as_latex(wide), "utf-8")
     return folder
+
+
+def as_markdown(wide: pd.DataFrame) -> str:
+    """A ``table`` in Markdown, in which names stay text whatever they hold."""
+
+    def text(name: str) -> str:
+        return escape(name).replace("|", r"\|")
+
+    written: str = wide.rename(index=text, columns=text).to_markdown()
+    return written
+
+
+def as_latex(wide: pd.DataFrame) -> str:
+    """A ``table`` in LaTeX, in which names stay text whatever they hold."""
+    style = wide.style.format(escape="latex")
+    for axis in (0, 1):
+        style = style.format_index(escape="latex", axis=axis)
+    written: str = style.to_latex(hrules=True)
+    return written
 
 
 def _wanted(records: Run | pd.DataFrame, metrics: Sequence[str] | None) -> list[str]:

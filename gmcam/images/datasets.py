@@ -228,7 +228,7 @@ def _voc_mask(path: Path, image: Image.Image) -> np.ndarray:
     try:
         with Image.open(path) as picture:
             mode, values = picture.mode, np.asarray(picture)
-    except (OSError, SyntaxError, EOFError, ValueError) as error:
+    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as a mask ({_reason(error)})") from None
     if mode not in ("P", "L"):  # saved again in colour, the numbers of the palette are lost
         raise ValueError(f"{path} has mode {mode}; a mask is a palette or grey picture of class numbers")

@@ -139,6 +139,8 @@ def _pretrained(name: str, weights: torchvision.models.WeightsEnum) -> nn.Module
     path = checkpoint(weights)
     was_there = path.exists()
     try:
+        # Torchvision would unpickle whatever the file holds; one that holds more than tensors fails here.
+        weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         module: nn.Module = torchvision.models.get_model(name, weights=weights)
         return module
     except Exception as error:  # urllib, the hash check and the unpickler each raise their own kinds
