@@ -297,7 +297,11 @@ def trace(module: nn.Module, inputs: Tensor) -> tuple[list[Visit], Tensor]:
         return hook
 
     with torch.inference_mode(False), torch.no_grad(), left_as_found(module):
-        hooks = [m.register_forward_hook(note(name)) for name, m in module.named_modules() if name]
+        hooks = [
+            part.register_forward_hook(note(name))
+            for name, part in module.named_modules()
+            if name and not isinstance(part, torch.jit.ScriptModule)  # it takes no hooks
+        ]
         try:
             output = module(inputs)
         finally:
@@ -318,11 +322,20 @@ def original(module: nn.Module) -> nn.Module:
     return inside
 
 
+def refuse_scripted(module: nn.Module) -> None:
+    """``ValueError`` for what ``torch.jit`` scripted, traced or froze."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError("torch.jit's programs pass over hooks: give the module that this one was made from")
+
+
 def find_layer(module: nn.Module, name: str) -> nn.Module:
     """The submodule at a dotted path; ``ValueError`` with the nearest names where there is none."""
+    refuse_scripted(module)
     if name:
         with suppress(AttributeError):
-            return module.get_submodule(name)
+            found = module.get_submodule(name)
+            refuse_scripted(found)
+            return found
     modules = [path for path, _ in module.named_modules() if path]
     near = difflib.get_close_matches(name, modules, n=5, cutoff=0.4) or modules[:5]
     raise ValueError(f"no layer is called {name!r}; the nearest names are {', '.join(near)}")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gmcam.capture import COMPILED, all_finite, find_layer, forward, left_as_found, original
+from gmcam.capture import COMPILED, all_finite, find_layer, forward, left_as_found, original, refuse_scripted
 from gmcam.images.reading import Picture, open_picture
 from gmcam.networks.layers import Layers, discover
 from gmcam.networks.preprocessing import Preprocessing
@@ -48,6 +48,7 @@ class Network:
     ) -> None:
         if not isinstance(module, nn.Module):
             raise ValueError(f"a network is made from a torch.nn.Module, not a {type(module).__name__}")
+        refuse_scripted(module)
         self.module = original(module)
         self.name = name or type(self.module).__name__
         self.preprocess = preprocess
