@@ -29,7 +29,8 @@ ARTICLE = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. 0 when it worked; 2, and one sentence on stderr, when the input is at fault."""
+    """Run one command. 0 when it worked; 2, and one sentence on stderr, when the input is at fault or memory
+    does not suffice; 130 when it was stopped from the keyboard."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
     try:
@@ -37,7 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe has seen enough; what is left goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("gmcam: stopped", file=sys.stderr)
+        return 130
     except (ValueError, OSError) as error:
+        print(f"gmcam: {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        from gmcam.chunks import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
         print(f"gmcam: {error}", file=sys.stderr)
         return 2
     return 0

@@ -9,34 +9,37 @@ Every method goes through the same three, so that methods differ only in what th
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 DEFAULT_SIGMA = 0.5
+MAX_SIGMA = 100  # the kernel's cells grow with its square, and few layers give maps as wide
 
 
 def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     """Convolve (N, h, w) maps with a Gaussian of ``sigma`` cells; 0 leaves them as they are.
 
     The kernel is cut at four σ, rounded to whole cells, and sums to one; beyond the border the
-    nearest cell is repeated. Raises ``ValueError`` for a negative or infinite ``sigma`` or a wrong
-    shape.
+    nearest cell is repeated. Raises ``ValueError`` for a ``sigma`` that is negative or over a hundred cells,
+    and for a wrong shape.
 
     >>> from gmcam.postprocess import smooth
     >>> smooth(torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]])).mul(100).round().tolist()
     [[[0.0, 11.0, 79.0, 11.0, 0.0]]]
     """
     _check(maps)
-    if not 0 <= sigma < math.inf:
-        raise ValueError(f"sigma is zero or a positive number of cells, not {sigma}")
+    if not (isinstance(sigma, Real) and 0 <= sigma <= MAX_SIGMA):
+        raise ValueError(f"sigma is zero or a positive number of cells, not {sigma!r}; at most {MAX_SIGMA}")
     radius = int(4 * sigma + 0.5)
     if radius == 0 or maps.numel() == 0:
         return maps
     # In Python's own numbers: a dozen tensor operations on 25 values would cost more than the rest.
     bell = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-radius, radius + 1)]
-    kernel = maps.new_tensor([[a * b / sum(bell) ** 2 for b in bell] for a in bell])
+    total = sum(bell)
+    kernel = maps.new_tensor([[a * b / total**2 for b in bell] for a in bell])
     padded = F.pad(maps.unsqueeze(1), (radius, radius, radius, radius), mode="replicate")
     return F.conv2d(padded, kernel[None, None]).squeeze(1)
 

@@ -61,7 +61,10 @@ class Run:
         """Raises ``ValueError`` for a folder that holds no run."""
         path = Path(folder, "run.json")
         try:
-            return cls(Path(folder), json.loads(path.read_text("utf-8")))
+            description = json.loads(path.read_text("utf-8"))
+            if not isinstance(description, dict):
+                raise ValueError("it describes nothing")
+            return cls(Path(folder), description)
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder} holds no run: its run.json cannot be read ({error})") from None
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 120_000_000
+_BROKEN = (OSError, SyntaxError, EOFError, ValueError, RuntimeError)  # what decoders say of a broken file
 Picture = Image.Image | np.ndarray | str | os.PathLike[str] | bytes
 
 
@@ -30,7 +31,10 @@ def open_picture(source: Picture) -> Image.Image:
     (0, 0, 0)
     """
     if isinstance(source, Image.Image):
-        return _to_rgb(source)
+        try:
+            return _to_rgb(source)  # of a file that was opened, this reads the pixels
+        except _BROKEN as error:
+            raise ValueError(f"the picture cannot be read to its end ({error}); save it again") from None
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source))
     if isinstance(source, bytes):
@@ -62,7 +66,7 @@ def _decode(file: Path | IO[bytes], name: str, size: int) -> Image.Image:
         ) from None
     except UnidentifiedImageError:
         raise ValueError(f"{name} is not a picture that Pillow can read; try PNG or JPEG") from None
-    except (OSError, SyntaxError, EOFError, ValueError, RuntimeError) as error:
+    except _BROKEN as error:
         raise ValueError(f"{name} cannot be read to its end ({error}); save it again") from None
 
 

@@ -196,7 +196,7 @@ def compare(
 
 
 def _entry(name: str) -> Method:
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ValueError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]
 
@@ -239,7 +239,11 @@ def _compute(entry: Method, query: Query, options: Mapping[str, Any]) -> Tensor:
 
 
 def _result(entry: Method, query: Query, raw: Tensor, sigma: float) -> Result:
-    captured = query.captured
+    captured, names = query.captured, len(query.network.classes)
+    if names and captured.logits.ndim == 2 and captured.logits.shape[1] != names:
+        raise ValueError(
+            f"{query.network.name} has {names} class names for {captured.logits.shape[1]} logits: name each"
+        )
     raw = raw.float() if raw.dtype.itemsize < 4 else raw
     maps, empty = postprocess(raw, query.size, sigma)
     return Result(

@@ -168,7 +168,14 @@ class Network:
                 raise ValueError("the list of pictures is empty")
             if self.preprocess is None:
                 raise ValueError(f"{self.name} has no preprocessing; give a tensor (N, 3, H, W)")
-            batch = torch.stack([self.preprocess(open_picture(one)) for one in pictures])
+            made = [self.preprocess(open_picture(one)) for one in pictures]
+            shapes = {str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in made}
+            if len(shapes) > 1 or not isinstance(made[0], Tensor) or made[0].ndim != 3:
+                raise ValueError(
+                    "preprocessing gives tensors (3, H, W), alike for all pictures; "
+                    f"that of {self.name} gives {' and '.join(sorted(shapes))}"
+                )
+            batch = torch.stack(made)
         like = next((p for p in self.module.parameters() if p.is_floating_point()), batch)
         batch = batch.to(like.dtype)  # first, since what one type holds may be infinite in another
         if not all_finite(batch):

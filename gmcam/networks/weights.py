@@ -32,23 +32,32 @@ def save_weights(module: nn.Module, name: str, folder: Path, card: dict[str, Any
 def load_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     """The card of an embedded network: data, seed, accuracy, date, SHA-256.
 
+    Raises ``ValueError`` where it is missing or cannot be read.
+
     >>> from gmcam.networks import load_card
     >>> load_card("collage-vgg")["seed"]
     0
     """
-    card: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    path = folder / f"{name}.json"
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); reinstall gmcam") from None
     return card
 
 
 def load_weights(name: str, folder: Path = FOLDER) -> dict[str, Tensor]:
     """The state dict of an embedded network, in float32.
 
-    Raises ``ValueError`` where the file's SHA-256 is not the one on its card, or the file is none of
-    safetensors.
+    Raises ``ValueError`` where the file is missing, its SHA-256 is not the one on its card, or it is none
+    of safetensors.
     """
     path = folder / f"{name}.safetensors"
-    data = path.read_bytes()
-    expected, found = load_card(name, folder)["sha256"], hashlib.sha256(data).hexdigest()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error}); reinstall gmcam") from None
+    expected, found = load_card(name, folder).get("sha256", "nothing"), hashlib.sha256(data).hexdigest()
     if found != expected:
         raise ValueError(
             f"{path} is damaged: its SHA-256 starts with {found[:12]}, the card says {expected[:12]}; "

@@ -1,0 +1,402 @@
+"""What goes wrong, and what then happens: the faults of ``book/faults.md`` that no other file of tests has.
+
+Each ends in the same way: one sentence that says what would be right, or a result; and everything as it was.
+"""
+
+import ast
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import gmcam
+from gmcam.__main__ import main
+from gmcam.capture import capture
+from gmcam.evaluation import Choices, Run, evaluate, status
+from gmcam.images import Dataset, Record, Truth
+from gmcam.methods import METHODS
+from gmcam.networks import Preprocessing, weights
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "book/faults.md").read_text()
+
+
+@pytest.fixture
+def everything(snapshot):
+    """All that a call must leave as it was: the network, and how torch computes."""
+
+    def take(module):
+        programs = [sorted(vars(part)) for part in module.modules()]
+        modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_rng_state().tolist()
+        return snapshot(module), programs, modes
+
+    return take
+
+
+def refusal(call, kind=ValueError):
+    """The one sentence with which a call is refused."""
+    with pytest.raises(kind) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# The page.
+
+
+def names_in(path):
+    names = {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+    return {name for name in names if name.startswith("test_")}
+
+
+def test_every_fault_of_the_page_names_a_test_that_exists():
+    rows = re.findall(r"^\| .+ \| .+ \| \{abbr\}`test \(tests/(.+)::(\w+)\)` \|$", PAGE, re.MULTILINE)
+    assert len(rows) >= 40
+    assert len(rows) == len(re.findall(r"^\| (?!---|what)", PAGE, re.MULTILINE))  # no row is without
+    for path, name in rows:
+        assert name in names_in(ROOT / "tests" / path), (path, name)
+
+
+def test_every_test_here_is_on_the_page():
+    of_the_page = {
+        "test_every_fault_of_the_page_names_a_test_that_exists",
+        "test_every_test_here_is_on_the_page",
+    }
+    named = set(re.findall(r"tests/test_faults\.py::(\w+)", PAGE))
+    assert names_in(Path(__file__)) - of_the_page == named
+
+
+# Pictures.
+
+
+def png(share=1.0):
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "png")
+    return io.BytesIO(buffer.getvalue()[: int(share * buffer.tell())])
+
+
+def test_a_picture_opened_by_the_caller_may_still_be_broken():
+    cut = Image.open(png(0.5))  # Pillow reads the header alone
+    assert refusal(lambda: gmcam.open_picture(cut)).startswith("the picture cannot be read to its end")
+    closed = Image.open(png())
+    closed.close()
+    assert refusal(lambda: gmcam.open_picture(closed)).startswith("the picture cannot be read to its end")
+
+
+def test_a_picture_of_one_pixel_is_a_picture():
+    result = gmcam.explain(gmcam.load("collage-vgg"), Image.new("RGB", (1, 1), "red"))
+    assert result.maps.shape == (1, 128, 128)
+    assert result.maps.isfinite().all()
+
+
+MADE = {
+    "array": (lambda picture: np.zeros((3, 8, 8)), "that of Sequential gives ndarray"),
+    "no channels": (lambda picture: torch.zeros(8, 8), "that of Sequential gives (8, 8)"),
+    "a batch": (lambda picture: torch.zeros(1, 3, 8, 8), "that of Sequential gives (1, 3, 8, 8)"),
+    "many sizes": (lambda picture: torch.zeros(3, 8, picture.width), "gives (3, 8, 4) and (3, 8, 5)"),
+}
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_preprocessing_that_makes_no_batch_is_told_what_it_made(gap_network, kind):
+    preprocess, says = MADE[kind]
+    network = gmcam.Network(gap_network, preprocess=preprocess)
+    pictures = [Image.new("RGB", (4, 4)), Image.new("RGB", (5, 4))]
+    sentence = refusal(lambda: network.prepare(pictures))
+    assert "preprocessing gives tensors (3, H, W), alike for all pictures" in sentence
+    assert says in sentence
+
+
+# Networks.
+
+
+class Apply(nn.Module):
+    """Any function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("targets", [None, 0])
+def test_weights_that_are_not_finite_are_noticed(gap_network, pictures, everything, targets):
+    with torch.no_grad():
+        gap_network.conv.weight[0] = torch.nan
+    before = everything(gap_network)[1:]
+    sentence = refusal(lambda: gmcam.explain(gap_network, pictures, targets))
+    assert sentence == "the network's scores for the targets are not finite"
+    assert everything(gap_network)[1:] == before
+
+
+def test_a_head_that_ignores_the_picture_gives_empty_maps(gap_network, pictures):
+    with torch.no_grad():
+        gap_network.fc.weight.zero_()
+    result = gmcam.explain(gap_network, pictures, 0)
+    assert result.empty.all()
+    assert not result.maps.any()
+
+
+def test_an_output_that_ignores_the_picture_is_refused(gap_network, pictures):
+    gap_network.append(Apply(lambda logits: torch.zeros_like(logits)))
+    assert "'relu' does not influence the score" in refusal(lambda: gmcam.explain(gap_network, pictures, 0))
+
+
+@pytest.mark.parametrize("classes", [["cat"], ["cat", "cup", "dog", "hat"]])
+def test_more_or_fewer_names_than_logits_are_counted(gap_network, pictures, classes):
+    network = gmcam.Network(gap_network, classes=classes, input_shape=(3, 8, 8))
+    sentence = refusal(lambda: gmcam.explain(network, pictures))
+    assert sentence == f"Sequential has {len(classes)} class names for 3 logits: name each"
+
+
+def test_a_networks_own_error_comes_through_and_the_network_stays(flat_network, everything):
+    too_large = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    before = everything(flat_network.train())
+    for method in METHODS:
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            gmcam.explain(flat_network, too_large, 0, method=method, layer="relu")
+    assert everything(flat_network) == before
+
+
+# Targets and options.
+
+
+def test_a_class_named_twice_gets_its_map_twice(gap_network, pictures):
+    result = gmcam.explain(gap_network, pictures[:1], [2, 0, 2])
+    assert result.target.tolist() == [2, 0, 2]
+    assert torch.equal(result.maps[0], result.maps[2])
+
+
+@pytest.mark.parametrize("sigma", [1e9, float("inf"), None, "1"])
+def test_a_sigma_that_is_no_width_is_refused(gap_network, pictures, sigma):
+    sentence = refusal(lambda: gmcam.explain(gap_network, pictures, 0, sigma=sigma))
+    assert sentence == f"sigma is zero or a positive number of cells, not {sigma!r}; at most 100"
+
+
+@pytest.mark.parametrize("method", [None, ["gmcam"], "GMCAM "])
+def test_what_is_no_method_is_answered_with_those_there_are(gap_network, pictures, method):
+    sentence = refusal(lambda: gmcam.explain(gap_network, pictures, 0, method=method))
+    assert sentence.startswith(f"no method is called {method!r}; there are cam, grad_cam,")
+
+
+# Weights.
+
+
+@pytest.mark.parametrize("lost", ["collage-vgg.safetensors", "collage-vgg.json"])
+@pytest.mark.parametrize("content", [None, "", "{", "{}"])
+def test_an_incomplete_installation_is_named(tmp_path, lost, content):
+    for name in ("collage-vgg.safetensors", "collage-vgg.json"):
+        (tmp_path / name).write_bytes((weights.FOLDER / name).read_bytes())
+    (tmp_path / lost).unlink() if content is None else (tmp_path / lost).write_text(content)
+    sentence = refusal(lambda: weights.load_weights("collage-vgg", tmp_path))
+    assert str(tmp_path / "collage-vgg.") in sentence
+    assert "reinstall gmcam" in sentence
+
+
+# Runs.
+
+
+class Seer(nn.Module):
+    """Three logits: how much red, green and blue there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = nn.Conv2d(3, 3, 1, bias=False)
+        self.maps.weight.data = torch.eye(3).view(3, 3, 1, 1)
+
+    def forward(self, x):
+        return self.maps(x).mean((2, 3))
+
+
+COLOURS = ("red", "green", "blue")
+CHOICES = Choices(("grad_cam",), layer="maps", pixels=0, batch=2)
+
+
+@pytest.fixture
+def seer():
+    plain = Preprocessing(8, 8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return gmcam.Network(Seer(), preprocess=plain, classes=COLOURS, input_shape=(3, 8, 8))
+
+
+@pytest.fixture
+def patches():
+    def read(index):
+        truth = Truth(
+            COLOURS[index % 3], np.ones((8, 8), bool), np.array([[0.0, 0, 8, 8]]), np.array([False])
+        )
+        return Record(f"patch {index}", Image.new("RGB", (8, 8), COLOURS[index % 3]), (truth,))
+
+    return Dataset("patches", COLOURS, tuple(f"patch {i}" for i in range(6)), read)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "5"])
+def test_a_damaged_description_of_a_run_is_named(seer, patches, tmp_path, content):
+    run = evaluate(seer, patches, CHOICES, tmp_path / "run")
+    (run.folder / "run.json").write_text(content)
+    for call in (lambda: evaluate(seer, patches, CHOICES, run.folder), lambda: Run.open(run.folder)):
+        assert refusal(call).startswith(f"{run.folder} holds no run: its run.json cannot be read")
+    assert len(list((run.folder / "records").iterdir())) == 3
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from gmcam.evaluation.runs import locked
+
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_in_use_is_refused_until_its_process_is_killed(seer, patches, tmp_path):
+    command = [sys.executable, "-c", HOLDS, str(tmp_path / "run")]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        assert other.stdout.readline() == b"locked\n"
+        sentence = refusal(lambda: evaluate(seer, patches, CHOICES, tmp_path / "run"))
+        assert sentence.startswith(f"another process works on {tmp_path / 'run'}; wait for it")
+    finally:
+        other.kill()  # it has no time to unlock anything
+        other.communicate()
+    assert status(evaluate(seer, patches, CHOICES, tmp_path / "run"))["measured"] == 6
+
+
+# Interruptions and memory.
+
+
+def interrupt(*_):
+    """Ctrl-C, as the terminal sends it."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def fail(*_):
+    raise ZeroDivisionError("a hook of the user's")
+
+
+stops = pytest.mark.parametrize(
+    ("stop", "kind"), [(interrupt, KeyboardInterrupt), (fail, ZeroDivisionError)], ids=["Ctrl-C", "error"]
+)
+
+
+@stops
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_is_stopped_in_a_forward_pass_leaves_nothing(
+    gap_network, pictures, everything, name, stop, kind
+):
+    passes, last = [], [10**9]
+
+    def hook(*_):
+        passes.append(1)
+        if len(passes) >= last[0]:
+            stop()
+
+    gap_network.train().fc.register_forward_hook(hook)
+    layer = None if METHODS[name].keeps else "relu"
+    gmcam.explain(gap_network, pictures, [2, 0, 1], method=name, layer=layer)
+    needed, before = len(passes), everything(gap_network)
+    for number in {1, (needed + 1) // 2, needed}:
+        last[0] = number
+        passes.clear()
+        with pytest.raises(kind):
+            gmcam.explain(gap_network, pictures, [2, 0, 1], method=name, layer=layer)
+        assert everything(gap_network) == before
+
+
+# No class can be asked for where the score is a function, and no gradient is wanted by these.
+FORWARD_ONLY = {"eigen_cam", "score_cam", "ablation_cam", "captum.occlusion", "cam", "relevance_cam"}
+
+
+@stops
+@pytest.mark.parametrize("name", sorted({*METHODS} - FORWARD_ONLY))
+def test_a_method_that_is_stopped_in_a_backward_pass_leaves_nothing(
+    gap_network, pictures, everything, name, stop, kind
+):
+    before = everything(gap_network.train())
+
+    def score(logits):
+        if logits.requires_grad:
+            logits.register_hook(stop)  # runs when the gradient arrives here
+        return logits[:, 0]
+
+    with pytest.raises(kind):
+        gmcam.explain(gap_network, pictures, score, method=name)
+    assert everything(gap_network) == before
+
+
+@stops
+@pytest.mark.parametrize("targets", [[0], [0, 1, 2]], ids=["one class", "three classes"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["plain", "compiled"])
+def test_a_users_backward_hook_that_is_stopped_leaves_nothing(
+    gap_network, pictures, everything, stop, kind, targets, in_place
+):
+    gap_network.pool.register_full_backward_hook(stop)
+    if in_place:
+        gap_network.compile(backend="eager")
+    before = everything(gap_network.train())
+    for caller in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with caller(), pytest.raises(kind):
+            capture(gap_network, pictures[:1], targets, ["conv", "relu"])
+        assert everything(gap_network) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (KeyboardInterrupt(), 130, "gmcam: stopped\n"),
+        (torch.OutOfMemoryError("CUDA out of memory."), 2, "gmcam: CUDA out of memory.\n"),
+        (MemoryError("no room"), 2, "gmcam: no room\n"),
+    ],
+    ids=repr,
+)
+def test_a_command_that_is_stopped_says_so_in_a_line_and_leaves_no_file(
+    tmp_path, monkeypatch, capsys, error, code, says
+):
+    def stop(*_arguments, **_options):
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gmcam, "explain", stop)
+    Image.new("RGB", (8, 8)).save("red.png")
+    assert main(["explain", "red.png", "--out", "out.png"]) == code
+    assert capsys.readouterr().err == says
+    assert os.listdir() == ["red.png"]
+
+
+def test_a_networks_own_error_is_no_fault_of_the_command_line(tmp_path, monkeypatch):
+    def broken(*_arguments, **_options):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gmcam, "explain", broken)
+    Image.new("RGB", (8, 8)).save("red.png")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        main(["explain", "red.png"])
+    assert os.listdir() == ["red.png"]
+
+
+def test_too_many_pictures_at_once_raise_torchs_error_and_the_network_stays(
+    gap_network, pictures, everything
+):
+    def full(_module, inputs):
+        if len(inputs[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    gap_network.train().conv.register_forward_pre_hook(full)
+    before = everything(gap_network)
+    assert "CUDA out of memory" in refusal(
+        lambda: gmcam.explain(gap_network, pictures, 0), torch.OutOfMemoryError
+    )
+    assert everything(gap_network) == before
