@@ -1032,6 +1032,10 @@ SENTENCES = {
         {"targets": lambda logits: logits[:, 0] / 0},
         "the network's scores for the targets are not finite",
     ),
+    "no tensor": (
+        {"module": network(last=lambda x: "words")},
+        "the network's output holds no tensor; it is a str",
+    ),
     "no targets": (
         {"targets": []},
         "the list of targets is empty; it names at least one class",
