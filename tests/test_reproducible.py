@@ -1,0 +1,129 @@
+"""The same seed, the same pictures, maps and tables; the same sources, the same pages."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import gmcam
+
+ROOT = Path(__file__).parents[1]
+RUN = """
+import sys
+import numpy as np, torch
+import gmcam
+from gmcam import evaluation, images
+
+threads, out = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(threads)
+found = {}
+scene = gmcam.scene("cat", "cup", seed=3)
+found["scene"] = np.asarray(scene.image)
+found["masks"] = scene.masks
+network = gmcam.load("collage-resnet")
+for name, method in gmcam.METHODS.items():
+    seed = {"seed": 5} if "seed" in method.options else {}
+    result = gmcam.explain(network, scene.image, ["cat", "cup"], method=name, **seed)
+    found["map " + name] = result.raw.numpy()
+"""
+TABLE = """
+choices = evaluation.Choices(methods=("grad_cam", "gmcam"), pixels=0)
+run = evaluation.evaluate(network, images.open_dataset("collage", limit=4), choices, out + "-run")
+found["table"] = evaluation.summary(run)[["value", "low", "high", "count"]].to_numpy(float)
+"""
+SAVE = "np.savez(out, **found)"
+# What may differ between two builds of the same pages, and why.
+NAMED = {
+    "ids that Jupyter gives widgets": r"[0-9a-f]{32}",
+    "ids that Jupyter gives outputs": r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",
+    "milliseconds that a cell has measured": r"\d+ ms",
+    "the same milliseconds in the index of all words": r'"\d+": (\d+|\[[\d, ]+\]),? ?',
+}
+
+
+def computed(folder, name, threads):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-c", RUN + TABLE + SAVE, str(threads), str(folder / name)]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    with np.load(folder / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    return computed(tmp_path_factory.mktemp("once"), "once", 1)
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bits(once, tmp_path):
+    again = computed(tmp_path, "again", 1)
+    assert again.keys() == once.keys()
+    assert len([name for name in once if name.startswith("map ")]) == len(gmcam.METHODS)
+    assert [name for name in once if once[name].tobytes() != again[name].tobytes()] == []
+
+
+@pytest.mark.slow
+def test_more_threads_change_no_more_than_rounding(once, tmp_path):
+    """Within 1e-5 of each array's largest value."""
+    other = computed(tmp_path, "other", 2)
+    assert np.array_equal(once["scene"], other["scene"]) and np.array_equal(once["masks"], other["masks"])
+    off = {
+        name: np.abs(other[name] - once[name]).max() / np.abs(once[name]).max()
+        for name in once
+        if name not in ("scene", "masks")
+    }
+    assert {name: value for name, value in off.items() if value > 1e-5} == {}
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    """The book with two chapters: the explorers, frozen and live, and the table of photographs."""
+    source = tmp_path / "source"
+    (source / "book").mkdir(parents=True)
+    shutil.copy(ROOT / "_config.yml", source)
+    shutil.copy(ROOT / "requirements.txt", source)
+    for name in ("_static", "_tools"):
+        shutil.copytree(ROOT / "book" / name, source / "book" / name)
+    for name in ("photo_credits.ipynb", "explorer.ipynb", "references.bib"):
+        shutil.copy(ROOT / "book" / name, source / "book")
+    contents = {"format": "jb-book", "root": "book/explorer", "chapters": [{"file": "book/photo_credits"}]}
+    (source / "_toc.yml").write_text(yaml.safe_dump(contents))
+    return source
+
+
+def build(source, out):
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        str(source),
+        "--path-output",
+        str(out),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    files = sorted(path for path in (out / "_build" / "html").rglob("*") if path.is_file())
+    return {str(path.relative_to(out)): without_named(path) for path in files}
+
+
+def without_named(path):
+    if path.suffix not in (".html", ".js"):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    text = path.read_text("utf-8")
+    for pattern in NAMED.values():
+        text = re.sub(pattern, "", text)
+    return text
+
+
+@pytest.mark.slow
+def test_two_builds_from_clean_give_the_same_pages(small_book, tmp_path):
+    first, second = (build(small_book, tmp_path / name) for name in ("first", "second"))
+    assert first.keys() == second.keys()
+    assert [name for name in first if first[name] != second[name]] == []
