@@ -76,10 +76,12 @@ def activation(draw, fixed):
 def part(draw, channels, fixed, inside):
     """One part for (N, channels, h, w): the module, its channels, whether its output is fixed.
 
-    ``inside`` a block height and width stay as they are, and there is no further block.
+    ``inside`` a block height and width stay as they are, and there is no further block. Nor is there
+    dropout, which hands on its very input when it is evaluated: whether the shortcut then leads around
+    that layer or away from it is a matter of taste.
     """
-    blocks = [] if inside else ["residual", "branches"]
-    kind = draw(st.sampled_from(["conv", "depthwise", "norm", "activation", "dropout", "pool", *blocks]))
+    more = [] if inside else ["dropout", "residual", "branches"]
+    kind = draw(st.sampled_from(["conv", "depthwise", "norm", "activation", "pool", *more]))
     if kind == "conv":
         out, size = draw(st.integers(1, 4)), draw(st.sampled_from([1, 3]))
         stride = 1 if inside else draw(st.integers(1, 2))
@@ -91,7 +93,7 @@ def part(draw, channels, fixed, inside):
     if kind == "activation":
         module, fixed = activation(draw, fixed)
         return module, channels, fixed
-    if kind == "dropout":  # in evaluation mode it hands on its very input
+    if kind == "dropout":
         return draw(st.sampled_from([nn.Dropout(0.5), nn.Dropout2d(0.5)])), channels, True
     if kind == "pool":
         pools = [nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1)]
