@@ -29,10 +29,12 @@ lint: .venv/test.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Measures, and writes the tables that the book's page of benchmarks reads; DEVICE=cuda for a GPU.
+DEVICE ?= cpu
 bench: .venv/test.done
-	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/methods.py
-	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/methods.py --device $(DEVICE)
+	$(BIN)/python benchmarks/scaling.py --device $(DEVICE)
+	$(BIN)/python benchmarks/evaluation.py --device $(DEVICE)
 
 # The built book as one file that opens from a USB stick.
 archive:

@@ -100,12 +100,19 @@ def full_gradient(network: Network, captured: Capture) -> dict[str, Tensor]:
     for term in terms.values():
         missing = missing - term.flatten(1).sum(1)
         size = size + torch.linalg.vector_norm(term.flatten(1), ord=1, dim=1)
-    if (missing.abs() > 32 * torch.finfo(size.dtype).eps * size).any():
+    if (missing.abs() > 32 * _rounding(size) * size).any():
         raise ValueError(
             f"FullGrad needs a network of linear layers, rectifiers and pooling, and a logit for its "
             f"score: in {network.name} the terms miss the score by {missing.abs().max():.2g}"
         )
     return terms
+
+
+def _rounding(values: Tensor) -> float:
+    """The relative rounding of what a network computes in ``values``' type, on their device."""
+    if values.is_cuda and values.dtype == torch.float32 and torch.backends.cudnn.allow_tf32:
+        return 2**-10  # convolutions keep ten bits of their factors
+    return torch.finfo(values.dtype).eps
 
 
 def _ceilings(module: nn.Module) -> list[str]:
