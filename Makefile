@@ -2,13 +2,17 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: book test fuzz coverage mutants bench lint archive student instructor slides links audit clean
+.PHONY: book test binder fuzz coverage mutants bench lint archive student instructor slides links audit clean
 
 book: .venv/book.done
 	$(BIN)/jupyter-book build . -W -n --keep-going
 
 test: .venv/test.done lint
 	$(BIN)/python -m pytest
+
+# Every notebook, in an environment made from Binder's files and with its memory.
+binder: .venv/test.done
+	$(BIN)/python -m pytest binder
 
 # Networks, maps and damaged files at random, ten thousand for each test.
 fuzz: .venv/test.done

@@ -1,4 +1,7 @@
-"""Binder: an environment made from its files runs every notebook in the memory that Binder gives."""
+"""An environment made from these files runs every notebook in the memory that Binder gives: ``make binder``.
+
+It stands apart from the other tests because it installs everything a second time and runs the book again.
+"""
 
 import os
 import re
@@ -12,8 +15,9 @@ import nbformat
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_notebook
-from test_notebooks import NOTEBOOKS, ROOT
 
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 # Bytes that a kernel may hold of memory that it can write to and shares with no other process: what Linux
 # counts as data. What it maps without writing, such as its libraries, may be dropped and does not count.
 MEMORY = 2_000_000_000
@@ -21,10 +25,7 @@ PIP_NAMES = {"pytorch-cpu": "torch"}
 # How conda, mamba and micromamba say that they reach no channel, and pip that no index has a package.
 UNREACHED = r"CONNECTION FAILED|Download error|Could ?n[o']t (?:resolve|connect)|\(from versions: none\)"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(sys.platform != "linux", reason="only Linux, which Binder runs, limits data"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux, which Binder runs, limits data")
 
 
 def named_by_conda() -> list[str]:
@@ -74,7 +75,7 @@ def execute(tmp_path_factory):
         call([copy / "binder/postBuild"], cwd=copy, env=variables)
 
         def run(path: Path) -> subprocess.CompletedProcess:
-            command = ["prlimit", f"--data={MEMORY}", "jupyter", "execute", "--timeout=180", copy / path]
+            command = ["prlimit", f"--data={MEMORY}", "jupyter", "execute", "--timeout=300", copy / path]
             return subprocess.run(command, capture_output=True, text=True, env=variables, check=False)
 
         yield run
