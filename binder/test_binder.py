@@ -71,7 +71,9 @@ def execute(tmp_path_factory):
     try:
         create(environment)
         path = f"{environment / 'bin'}:{os.environ['PATH']}"
-        variables = os.environ | {"PATH": path, "JUPYTER_PREFER_ENV_PATH": "1"}
+        # One thread, as a fraction of a core is what Binder gives; what more would set aside counts as data.
+        threads = {"OMP_NUM_THREADS": "1"}
+        variables = os.environ | {"PATH": path, "JUPYTER_PREFER_ENV_PATH": "1"} | threads
         call([copy / "binder/postBuild"], cwd=copy, env=variables)
 
         def run(path: Path) -> subprocess.CompletedProcess:
