@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import load, parser, write
@@ -75,7 +76,7 @@ def bare(network: gmcam.Network, counted: Passes, layer: str, last: bool) -> flo
     return total
 
 
-def measured(network: gmcam.Network, dataset: Dataset, choices: Choices) -> tuple[dict[str, object], Passes]:
+def measured(network: gmcam.Network, dataset: Dataset, choices: Choices) -> tuple[dict[str, Any], Passes]:
     """A row: how long a whole run takes, and with how many passes."""
     with tempfile.TemporaryDirectory() as folder:
         seconds, counted = passes_of(network, lambda: evaluate(network, dataset, choices, Path(folder)))
@@ -117,13 +118,13 @@ def rate(arguments: list[str], out: Path, ranks: int, nodes: int = 1) -> float:
     return (len(ends) - processes) / (ends[-1] - ends[processes - 1])
 
 
-def shared(options: argparse.Namespace, layer: str) -> list[dict[str, object]]:
+def shared(options: argparse.Namespace, layer: str) -> list[dict[str, Any]]:
     """A row for one process, for two, and for two nodes of one."""
     root = ["--root", str(options.root)] if options.root else []
     arguments = ["--dataset", options.dataset, *root, "--limit", str(options.limit), "--pixels", "0"]
     arguments += ["--network", options.network, "--layer", layer, "--methods", ",".join(ONE_PASS)]
     arguments += ["--batch", str(options.batch)]
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for ranks, nodes in ((1, 1), (2, 1), (1, 2)):
             blocks = rate(arguments, Path(folder, f"{ranks}-{nodes}"), ranks, nodes)
@@ -156,7 +157,7 @@ def main() -> None:
     dataset = open_dataset(options.dataset, options.root, limit=options.limit)
     row, counted = measured(network, dataset, Choices(ONE_PASS, layer, pixels=0, batch=options.batch))
     for last, column in ((False, "over bare passes"), (True, "over bare passes, channels last")):
-        row[column] = round(float(str(row["seconds"])) / bare(network, counted, layer, last), 3)
+        row[column] = round(row["seconds"] / bare(network, counted, layer, last), 3)
     write("evaluation", [row], options)
     few = open_dataset(options.dataset, options.root, limit=options.pictures)
     rows = []

@@ -165,6 +165,7 @@ def rows_of(
             calls[f"{name}, 1000 classes", "gmcam"] = every
             calls[f"{name}, 4 layers", "gmcam"] = partial(explain_layers, network, inputs, name, stages)
     found: dict[tuple[str, str], Row] = {}
+    mine: dict[str, Tensor] = {}
     for call in list(calls):
         try:
             maps, kept = held(network.module, calls[call])
@@ -173,10 +174,12 @@ def rows_of(
             del calls[call]
             continue
         found[call] = {"held": round(kept, 2)}
-        if call[1] == "gmcam":
-            mine = maps
-        elif call[0] != "forward pass":
-            found[call]["difference"] = f"{float((unit(maps, size) - unit(mine, size)).abs().max()):.1e}"
+        method, who = call
+        if who == "gmcam":
+            mine[method] = maps
+        elif method in mine:
+            off = (unit(maps, size) - unit(mine[method], size)).abs().max()
+            found[call]["difference"] = f"{float(off):.1e}"
     seconds = timed(calls, options.device, options.rounds, options.patience)
     for call, values in seconds.items():
         ratios = sorted(v / f for v, f in zip(values, seconds[FORWARD], strict=True))

@@ -195,11 +195,9 @@ def captures(
         parts = in_chunks(partial(_gradients, scores, kept), everything, chunk_size or len(scores))
     else:
         parts = [(everything, _gradients(scores, kept) if gradients else {})]
+    whole = {name: value.detach().contiguous() for name, value in kept.items()}
     for rows, found in parts:
-        maps = {
-            name: value.detach().contiguous().expand(len(rows), *value.shape[1:])
-            for name, value in kept.items()
-        }
+        maps = {name: value.expand(len(rows), *value.shape[1:]) for name, value in whole.items()}
         own = target[rows] if isinstance(target, Tensor) else target
         yield Capture(logits.detach(), scores.detach()[rows], own, maps, found)
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_capture import Apply
 from torch import nn
 
 import gmcam
@@ -118,17 +119,6 @@ def test_a_preprocessing_that_makes_no_batch_is_told_what_it_made(gap_network, k
 
 
 # Networks.
-
-
-class Apply(nn.Module):
-    """Any function as a module."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 @pytest.mark.parametrize("targets", [None, 0])
