@@ -127,7 +127,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     import gmcam
     from gmcam import evaluation, images
     from gmcam.evaluation.ranks import device, is_first
-    from gmcam.views.plots import intervals
 
     if options.readers < 1:
         raise ValueError(f"at least one thread reads pictures, not {options.readers}")
@@ -141,13 +140,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     run = evaluation.evaluate(network, dataset, choices, options.out, readers=options.readers)
     if not is_first():
         return
-    summary = evaluation.summary(run)
-    figures = run.folder / "figures"
-    figures.mkdir(exist_ok=True)
-    with _written_whole(figures / "summary.png") as unfinished:
-        intervals(summary).savefig(unfinished, format="png", bbox_inches="tight")
+    evaluation.write_figures(run)
     print(", ".join(f"{count} {name}" for name, count in evaluation.status(run).items()))
-    print(evaluation.table(summary).T.to_string())
+    print(evaluation.table(evaluation.summary(run)).T.to_string())
     print(f"wrote {run.folder}")
 
 

@@ -18,7 +18,7 @@ from gmcam.evaluation.metrics import (
 )
 from gmcam.evaluation.runs import Run
 from gmcam.evaluation.sanity import Stage, layers_from_logits, randomised, sanity_check
-from gmcam.evaluation.tables import differences, status, summary, table, write_tables
+from gmcam.evaluation.tables import differences, status, summary, table, write_figures, write_tables
 from gmcam.evaluation.totals import Totals
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "status",
     "summary",
     "table",
+    "write_figures",
     "write_tables",
     "zones",
 ]

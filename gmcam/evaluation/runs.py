@@ -130,7 +130,7 @@ def begin(folder: Path, wanted: Mapping[str, Any], dataset: Dataset, choices: Ch
         started = datetime.now(UTC).isoformat(timespec="seconds")
         text = json.dumps({**wanted, "machine": machine, "started": started}, indent=2)
         with disk(folder, KEPT):
-            _whole(path, lambda unfinished: unfinished.write_text(text + "\n", "utf-8"))
+            whole(path, lambda unfinished: unfinished.write_text(text + "\n", "utf-8"))
     with disk(folder, KEPT):
         (folder / "records").mkdir(exist_ok=True)
         for left in folder.rglob(_UNFINISHED + "*"):  # of a process that was killed
@@ -176,10 +176,10 @@ def write_block(folder: Path, block: int, rows: list[dict[str, Any]]) -> None:
     """Put a finished block into the folder; ``ValueError`` where the disk takes no more."""
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     with disk(folder, KEPT):
-        _whole(path_of(folder, block), lambda path: pq.write_table(table, path, write_page_checksum=True))
+        whole(path_of(folder, block), lambda path: pq.write_table(table, path, write_page_checksum=True))
 
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
+def whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside ``path``, make sure that it is on the disk, then move it there."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
     os.close(handle)

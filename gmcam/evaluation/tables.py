@@ -1,8 +1,9 @@
-"""Records as tables: every metric of every method with its interval, and differences."""
+"""Records as tables and a figure: every metric of every method with its interval, and differences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy as np
 
 from gmcam.evaluation.measuring import MEANS
 from gmcam.evaluation.metrics import METRICS
-from gmcam.evaluation.runs import Run
+from gmcam.evaluation.runs import KEPT, Run, disk, whole
 from gmcam.evaluation.totals import Totals, interval
 from gmcam.methods import METHODS
 
@@ -124,6 +125,22 @@ def write_tables(run: Run) -> Path:
         wide = table(rows, signed=name != "summary")
         (folder / f"{name}.md").write_text(as_markdown(wide) + "\n", "utf-8")
         (folder / f"{name}.tex").write_text(as_latex(wide), "utf-8")
+    return folder
+
+
+def write_figures(run: Run) -> Path:
+    """Draw ``figures/summary.png``, every metric with its intervals; return the folder.
+
+    Raises ``ValueError`` where the disk takes no more. ``evaluate`` leaves this to its callers, since to draw
+    takes longer than to measure a few pictures; the command line does it.
+    """
+    from gmcam.views.plots import intervals
+
+    folder = run.folder / "figures"
+    chart = intervals(summary(run))
+    with disk(folder, KEPT):
+        folder.mkdir(exist_ok=True)
+        whole(folder / "summary.png", partial(chart.savefig, format="png", bbox_inches="tight"))
     return folder
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import io
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,8 +33,10 @@ from gmcam.evaluation import (
     status,
     summary,
     table,
+    write_figures,
 )
 from gmcam.evaluation.runs import SCHEMA
+from gmcam.views.plots import intervals
 
 TWO = Choices(methods=("grad_cam", "gmcam"), pixels=64, batch=4)
 ROOT = Path(__file__).parents[2]
@@ -153,6 +157,24 @@ def test_tables_are_written_to_be_read_by_people_and_programs(whole):
         text = (folder / f"summary.{kind}").read_text()
         assert words in text and "Grad-CAM" in text and "Dice ↑" in text
     assert table(summary(whole)).loc["GMCAM", "Dice ↑"] == words
+
+
+def test_the_figure_is_that_of_the_summary(whole, tmp_path):
+    folder = shutil.copytree(whole.folder, tmp_path / "run")
+    figures = write_figures(Run.open(folder))
+    expected = io.BytesIO()
+    intervals(summary(whole)).savefig(expected, format="png", bbox_inches="tight")
+    assert [path.name for path in figures.iterdir()] == ["summary.png"]
+    assert (figures / "summary.png").read_bytes() == expected.getvalue()
+
+
+def test_a_figure_that_cannot_be_written_is_refused(whole, tmp_path):
+    folder = shutil.copytree(whole.folder, tmp_path / "run")
+    (folder / "figures").write_text("in the way")
+    with pytest.raises(
+        ValueError, match=r"figures cannot be written \(File exists\); what is finished is kept"
+    ):
+        write_figures(Run.open(folder))
 
 
 def test_a_finished_run_is_not_computed_again(whole, colour_network, squares_dataset, monkeypatch):
