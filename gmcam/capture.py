@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -184,22 +185,17 @@ def captures(
             if name not in kept and not skip_idle:
                 raise ValueError(f"layer {name!r} is not reached in a forward pass")
         scores, target = _scores(logits, targets, len(inputs))
-        if not all_finite(scores):
-            raise ValueError("the network's scores for the targets are not finite")
-        for name, value in kept.items():
-            if not all_finite(value):
-                raise ValueError(f"the maps at layer {name!r} are not finite")
-    everything = torch.arange(len(scores), device=scores.device)
-    parts: Iterable[tuple[Tensor, dict[str, Tensor]]]
-    if gradients and len(scores) != len(inputs):
-        parts = in_chunks(partial(_gradients, scores, kept), everything, chunk_size or len(scores))
+    parts: Iterable[tuple[Any, dict[str, Tensor]]]
+    if gradients and isinstance(target, Tensor) and len(target) != len(inputs):
+        parts = in_chunks(partial(_gradients, logits, kept), target, chunk_size or len(target))
     else:
-        parts = [(everything, _gradients(scores, kept) if gradients else {})]
+        parts = [(target, _gradients(scores, kept) if gradients else {})]
     whole = {name: value.detach().contiguous() for name, value in kept.items()}
-    for rows, found in parts:
-        maps = {name: value.expand(len(rows), *value.shape[1:]) for name, value in whole.items()}
-        own = target[rows] if isinstance(target, Tensor) else target
-        yield Capture(logits.detach(), scores.detach()[rows], own, maps, found)
+    for own, found in parts:
+        values = (scores if own is target else logits[0, own]).detach()
+        _refuse_infinite(values, whole, found)
+        maps = {name: value.expand(len(values), *value.shape[1:]) for name, value in whole.items()}
+        yield Capture(logits.detach(), values, own, maps, found)
 
 
 def joined(parts: Sequence[Capture]) -> Capture:
@@ -339,10 +335,27 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
     raise ValueError(f"no layer is called {name!r}; the nearest names are {', '.join(near)}")
 
 
-def all_finite(tensor: Tensor) -> bool:
-    """No NaN and no infinite value. The sum tells in a fraction of the time, unless it overflows."""
-    tensor = tensor.detach()
-    return bool(tensor.sum().isfinite()) or bool(torch.isfinite(tensor).all())
+def all_finite(*tensors: Tensor) -> bool:
+    """No NaN and no infinite value in any of them.
+
+    Sums tell in a fraction of the time, unless they overflow, and one look at all of them lets a GPU go on
+    until then.
+    """
+    sums = [tensor.detach().sum() for tensor in tensors]
+    told = torch.stack([one.to(sums[0].device) for one in sums]).tolist()
+    return all(
+        math.isfinite(one) or bool(tensor.isfinite().all()) for one, tensor in zip(told, tensors, strict=True)
+    )
+
+
+def _refuse_infinite(scores: Tensor, maps: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> None:
+    """``ValueError`` for the first of them that is not finite."""
+    named = {"the network's scores for the targets": scores}
+    named |= {f"the maps at layer {name!r}": value for name, value in maps.items()}
+    named |= {f"the gradients at layer {name!r}": value for name, value in gradients.items()}
+    if not all_finite(*named.values()):
+        worst = next(what for what, value in named.items() if not all_finite(value))
+        raise ValueError(f"{worst} are not finite")
 
 
 @contextmanager
@@ -352,11 +365,12 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
     A compiled program is the module as it was when it was made, and passes over hooks that came later.
     Raises ``ValueError`` outside inference mode for a network with a part that was made in it.
     """
-    if not torch.is_inference_mode_enabled() and any(p.is_inference() for p in module.parameters()):
+    parts, parameters = list(module.modules()), list(module.parameters())
+    if not torch.is_inference_mode_enabled() and any(p.is_inference() for p in parameters):
         raise ValueError("the network was made in inference mode, where no gradient passes; make it outside")
-    trained = [p for p in module.parameters() if p.requires_grad]
-    training = [m for m in module.modules() if m.training]
-    programs = [(place, name, place[name], plain) for place, name, plain in _programs(module)]
+    trained = [p for p in parameters if p.requires_grad]
+    training = [part for part in parts if part.training]
+    programs = [(place, name, place[name], plain) for place, name, plain in _programs(parts)]
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
@@ -374,9 +388,9 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
             place[name] = program
 
 
-def _programs(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
+def _programs(parts: Iterable[nn.Module]) -> Iterator[tuple[dict[str, Any], str, Any]]:
     """Where compiled programs hang: a part's attributes, the name of one, what stands there without one."""
-    for part in module.modules():
+    for part in parts:
         if "_compiled_call_impl" in vars(part):  # of ``module.compile()``
             yield vars(part), "_compiled_call_impl", None
         if original(part) is not part:
@@ -403,25 +417,14 @@ def _scores(
     if targets is None:
         indices = logits.detach().argmax(1)
     else:
-        misfit = f"targets are class indices, one per picture, not {targets!r}"
-        try:
-            indices = torch.as_tensor(targets, device=logits.device)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(misfit) from None
-        if indices.numel() == 0:
-            indices = indices.long()  # an empty list has no type of its own
-        if indices.dtype not in _INTEGERS or indices.ndim > 1:
-            raise ValueError(misfit)
-        # uint8 would be taken for a mask; a copy may be made in inference mode and still serve a graph.
-        indices = indices.long().clone()
+        indices = _indices(targets, logits.shape[1])
+        # uint8 would be taken for a mask; a copy may be made in inference mode and still serve a graph. A
+        # GPU that is still at work need not be waited for.
+        indices = indices.to(logits.device, torch.long, non_blocking=logits.is_cuda, copy=True)
         if indices.ndim == 0:
             indices = indices.expand(pictures)
-    classes = logits.shape[1]
     if len(indices) == 0 and pictures:
         raise ValueError("the list of targets is empty; it names at least one class")
-    for index in indices.tolist():
-        if not 0 <= index < classes:
-            raise ValueError(f"class {index} is out of range: the classes are 0 to {classes - 1}")
     if pictures == 1:
         return logits[0, indices], indices
     if len(indices) != pictures:
@@ -429,31 +432,47 @@ def _scores(
     return logits.gather(1, indices.unsqueeze(1)).squeeze(1), indices
 
 
-def _gradients(scores: Tensor, maps: Mapping[str, Tensor], rows: Tensor | None = None) -> dict[str, Tensor]:
-    """Equation 2 for every layer: of each picture's score, (N, K, h, w) each; or of those scores of a
-    single picture that ``rows`` counts out, (rows, K, h, w) each, in one batched backward pass."""
+def _indices(targets: Any, classes: int) -> Tensor:
+    """Class indices in range as a tensor where they are: on a CPU they are looked at without a GPU's help."""
+    indices: Tensor | None = None
+    with suppress(TypeError, ValueError, RuntimeError):
+        indices = torch.as_tensor(targets)
+    if indices is not None and indices.numel() == 0:
+        indices = indices.long()  # an empty list has no type of its own
+    if indices is None or indices.dtype not in _INTEGERS or indices.ndim > 1:
+        raise ValueError(f"targets are class indices, one per picture, not {targets!r}")
+    for index in indices.flatten().tolist():
+        if not 0 <= index < classes:
+            raise ValueError(f"class {index} is out of range: the classes are 0 to {classes - 1}")
+    return indices
+
+
+def _gradients(
+    values: Tensor, maps: Mapping[str, Tensor], classes: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Equation 2 for every layer: of each picture's score, (N, K, h, w) each; or of a single picture's
+    logits, (1, …), those of ``classes``, (classes, K, h, w) each, in one batched backward pass."""
     # Pictures do not mix, so the gradient of the sum holds each picture's own.
-    outputs = torch.ones_like(scores)
-    if rows is not None:
-        outputs = F.one_hot(rows, len(scores)).to(scores.dtype)
+    outputs = torch.ones_like(values)
+    if classes is not None:
+        # Of the logits themselves: an index before them would be differentiated one class after the other.
+        outputs = F.one_hot(classes, values.shape[1]).to(values.dtype).unsqueeze(1)
     found: Sequence[Tensor | None] = [None] * len(maps)
-    if scores.requires_grad:
+    if values.requires_grad:
         with torch.inference_mode(False):
             found = torch.autograd.grad(
-                scores,
+                values,
                 list(maps.values()),
                 outputs,
-                retain_graph=rows is not None,  # the next rows need it
-                is_grads_batched=rows is not None,
+                retain_graph=classes is not None,  # the next classes need it
+                is_grads_batched=classes is not None,
                 allow_unused=True,
             )
     gradients = {}
     for name, gradient in zip(maps, found, strict=True):
         if gradient is None:
             raise ValueError(f"layer {name!r} does not influence the score")
-        if not all_finite(gradient):
-            raise ValueError(f"the gradients at layer {name!r} are not finite")
-        gradients[name] = (gradient if rows is None else gradient.squeeze(1)).contiguous()
+        gradients[name] = (gradient if classes is None else gradient.squeeze(1)).contiguous()
     return gradients
 
 

@@ -107,11 +107,11 @@ def gmcam(M: Tensor, C: Tensor) -> Tensor:
     """Equation 6, guided aggregation: ``S = ReLU(Σ_k λ_k (GM ⊙ M_k))``; → (N, h, w).
 
     ``GM ≥ 0`` is the same for every channel, so ``S = GM ⊙ ReLU(Σ_k λ_k M_k)``: guidance map times
-    Grad-CAM, cell by cell. The sum is written here as the article writes it; the identity is a
-    test. Raises ``ValueError`` where the shapes differ or are not (N, K, h, w).
+    Grad-CAM, cell by cell. It is computed so, which spares a stack of guided maps ``GM ⊙ M_k``; that the
+    article's sum gives the same is a test. Raises ``ValueError`` where the shapes differ or are not
+    (N, K, h, w).
     """
-    guided = guidance_map(M, C).unsqueeze(1) * M
-    return class_map(guided, channel_weights(C)).relu()
+    return guidance_map(M, C) * grad_cam(M, C)
 
 
 def _check_maps(name: str, maps: Tensor) -> None:

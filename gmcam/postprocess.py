@@ -9,11 +9,14 @@ Every method goes through the same three, so that methods differ only in what th
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from numbers import Real
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from gmcam.capture import all_finite
 
 DEFAULT_SIGMA = 0.5
 MAX_SIGMA = 100  # the kernel's cells grow with its square, and few layers give maps as wide
@@ -36,12 +39,17 @@ def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     radius = int(4 * sigma + 0.5)
     if radius == 0 or maps.numel() == 0:
         return maps
+    padded = F.pad(maps.unsqueeze(1), (radius, radius, radius, radius), mode="replicate")
+    return F.conv2d(padded, _gaussian(sigma, radius, maps.dtype, maps.device)).squeeze(1)
+
+
+@lru_cache(maxsize=8)  # each copy to a GPU would wait until that has done all it was told before
+def _gaussian(sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     # In Python's own numbers: a dozen tensor operations on 25 values would cost more than the rest.
     bell = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-radius, radius + 1)]
     total = sum(bell)
-    kernel = maps.new_tensor([[a * b / total**2 for b in bell] for a in bell])
-    padded = F.pad(maps.unsqueeze(1), (radius, radius, radius, radius), mode="replicate")
-    return F.conv2d(padded, kernel[None, None]).squeeze(1)
+    with torch.inference_mode(False):  # others may differentiate through the same kernel later
+        return torch.tensor([[[[a * b / total**2 for b in bell] for a in bell]]], dtype=dtype, device=device)
 
 
 def normalise(maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +69,7 @@ def normalise(maps: Tensor) -> tuple[Tensor, Tensor]:
         return maps, torch.ones(len(maps), dtype=torch.bool, device=maps.device)
     low, high = maps.flatten(1).aminmax(dim=1)
     spread = high - low
-    if not spread.isfinite().all():
+    if not all_finite(spread):
         raise ValueError(
             f"saliency maps and their ranges are finite; these overflow {maps.dtype} or hold NaN"
         )

@@ -999,6 +999,8 @@ def test_finite_is_what_holds_neither_nan_nor_infinity():
     assert all_finite(torch.empty(0))
     for value in (float("nan"), float("inf"), -float("inf")):
         assert not all_finite(torch.tensor([1.0, value]))
+        assert not all_finite(torch.ones(2, 3), torch.tensor([3e38, 3e38]), torch.tensor([value]))
+    assert all_finite(torch.ones(2, 3), torch.tensor([3e38, 3e38]), torch.tensor([6e4, 6e4]).half())
 
 
 def test_a_layer_that_does_not_exist_is_answered_with_the_nearest_names():

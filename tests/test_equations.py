@@ -132,12 +132,13 @@ def weights_as_maps(gradients):
 
 
 @given(maps_and_gradients())
-def test_gmcam_is_guidance_map_times_grad_cam(pair):
+def test_gmcam_is_the_sum_of_guided_maps_as_the_article_writes_it(pair):
     maps, gradients = pair
-    guidance = equations.guidance_map(maps, gradients)
-    product = guidance * equations.grad_cam(maps, gradients)
-    difference = (equations.gmcam(maps, gradients) - product).abs()
-    assert (difference <= rounding(weights_as_maps(gradients), maps, guidance.unsqueeze(1))).all()
+    guidance = equations.guidance_map(maps, gradients).unsqueeze(1)
+    weights = gradients.mean((2, 3), keepdim=True)
+    written = (weights * (guidance * maps)).sum(1).relu()
+    difference = (equations.gmcam(maps, gradients) - written).abs()
+    assert (difference <= rounding(weights_as_maps(gradients), maps, guidance)).all()
 
 
 @given(maps_and_gradients())

@@ -142,7 +142,7 @@ def explain(
         parts.append(replace(part, maps={}, gradients={}))  # the next part takes their room
     queries = [Query(network, inputs, wanted, path, joined(parts)) for path in layers]
     results = [
-        _result(entry, query, torch.cat(raw), sigma)
+        _result(entry, query, torch.cat(raw) if len(raw) > 1 else raw[0], sigma)
         for query, raw in zip(queries, zip(*raws, strict=True), strict=True)
     ]
     if fuse is not None:

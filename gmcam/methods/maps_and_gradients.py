@@ -13,7 +13,7 @@ from gmcam.methods.registry import Query, method
 _FAHIM = "Fahim, Saqib, Siam, Jung, Sensors 22(17):6516, 2022"
 
 
-@method("cam", title="CAM", source="Zhou et al., CVPR 2016", convolutional=True)
+@method("cam", title="CAM", source="Zhou et al., CVPR 2016", gradients=False, convolutional=True)
 def cam(query: Query) -> Tensor:
     """Σ_k w_k M_k, with w the class's row of the last linear layer (signed).
 
@@ -26,11 +26,12 @@ def cam(query: Query) -> Tensor:
         raise ValueError("cam explains a class, given by name or index; a function has no class weights")
     weights, bias = _classifier(query.network.module, channels=maps.shape[1])
     raw = equations.class_map(maps, weights[target].to(maps.dtype))
-    with_bias = raw + bias[target].to(maps.dtype)[:, None, None]
+    bias = bias[target].to(maps.dtype)
+    with_bias = raw + bias[:, None, None]
     logit = query.captured.scores.to(maps.dtype)
     # Rounding: the inputs of half-precision networks carry about three digits.
     tolerance = 1e-3 if query.inputs.dtype.itemsize >= 4 else 3e-2
-    size = with_bias.abs().mean((1, 2)) + bias[target].abs().to(maps.dtype) + 1e-6
+    size = with_bias.abs().mean((1, 2)) + bias.abs() + 1e-6
     for scores in (with_bias.mean((1, 2)), with_bias.relu().mean((1, 2))):
         if torch.all((scores - logit).abs() <= tolerance * size):
             return raw
