@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node
 from torch.nn import functional as F
 
 from gmcam.chunks import in_chunks
@@ -132,6 +133,7 @@ def captures(
         raise ValueError("capture needs the name of at least one layer")
     wanted = {name: find_layer(module, name) for name in layers if name != INPUT}
     kept: dict[str, Tensor] = {}
+    handed: list[Tensor] = []  # the copy of a picture's only layer with which the network went on
 
     def keep(name: str) -> Callable[..., Any]:
         def hook(_module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
@@ -159,7 +161,10 @@ def captures(
                 maps = maps.detach().contiguous().requires_grad_()
             kept[name] = maps
             # The network goes on with a copy: an in-place rectifier cannot spoil what is kept.
-            return _replace_first_tensor(output, maps.clone())
+            changeable = maps.clone()
+            if len(layers) == len(inputs) == 1:
+                handed.append(changeable)
+            return _replace_first_tensor(output, changeable)
 
         return hook
 
@@ -167,6 +172,7 @@ def captures(
         """Forget a forward pass that was given up."""
         for name in wanted:
             kept.pop(name, None)
+        handed.clear()
         torch.set_grad_enabled(gradients and INPUT in layers)
 
     # Nothing is recorded until the first layer is reached: its hook switches gradients on.
@@ -187,7 +193,9 @@ def captures(
         scores, target = _scores(logits, targets, len(inputs))
     parts: Iterable[tuple[Any, dict[str, Tensor]]]
     if gradients and isinstance(target, Tensor) and len(target) != len(inputs):
-        parts = in_chunks(partial(_gradients, logits, kept), target, chunk_size or len(target))
+        pooled = _pooled(logits, *handed) if handed else None
+        run = partial(_gradients, logits, kept, pooled=pooled)
+        parts = in_chunks(run, target, chunk_size or len(target))
     else:
         parts = [(target, _gradients(scores, kept) if gradients else {})]
     whole = {name: value.detach().contiguous() for name, value in kept.items()}
@@ -448,10 +456,16 @@ def _indices(targets: Any, classes: int) -> Tensor:
 
 
 def _gradients(
-    values: Tensor, maps: Mapping[str, Tensor], classes: Tensor | None = None
+    values: Tensor,
+    maps: Mapping[str, Tensor],
+    classes: Tensor | None = None,
+    pooled: GradientEdge | None = None,
 ) -> dict[str, Tensor]:
     """Equation 2 for every layer: of each picture's score, (N, K, h, w) each; or of a single picture's
-    logits, (1, …), those of ``classes``, (classes, K, h, w) each, in one batched backward pass."""
+    logits, (1, …), those of ``classes``, (classes, K, h, w) each, in one batched backward pass.
+
+    Where the only layer is ``pooled``, that pass ends there, and all cells of a channel share one number.
+    """
     # Pictures do not mix, so the gradient of the sum holds each picture's own.
     outputs = torch.ones_like(values)
     if classes is not None:
@@ -462,18 +476,49 @@ def _gradients(
         with torch.inference_mode(False):
             found = torch.autograd.grad(
                 values,
-                list(maps.values()),
+                list(maps.values()) if pooled is None else [pooled],
                 outputs,
                 retain_graph=classes is not None,  # the next classes need it
                 is_grads_batched=classes is not None,
                 allow_unused=True,
             )
     gradients = {}
-    for name, gradient in zip(maps, found, strict=True):
+    for (name, value), gradient in zip(maps.items(), found, strict=True):
         if gradient is None:
             raise ValueError(f"layer {name!r} does not influence the score")
-        gradients[name] = (gradient if classes is None else gradient.squeeze(1)).contiguous()
+        if pooled is not None:
+            shape = (len(gradient), *value.shape[1:])
+            gradients[name] = (gradient.reshape(*shape[:2], 1, 1) / value[0, 0].numel()).expand(shape)
+        else:
+            gradients[name] = (gradient if classes is None else gradient.squeeze(1)).contiguous()
     return gradients
+
+
+def _pooled(values: Tensor, handed: Tensor) -> GradientEdge | None:
+    """Where maps (N, K, h, w) are averaged over their cells, if nothing else becomes of them on the way to
+    ``values``: then the gradient of the average says it all.
+
+    ``handed``: the copy of the maps with which the network went on. What does not look exactly like that, a
+    rectifier in place or a hook that may change gradients, counts as something else.
+    """
+    copied, last = handed.grad_fn, values.grad_fn
+    if copied is None or last is None or copied.name() != "CloneBackward0":
+        return None
+    users: dict[Node | None, list[Node]] = {}
+    todo, seen = [last], {last}
+    while todo:
+        node = todo.pop()
+        for before, _ in node.next_functions:
+            users.setdefault(before, []).append(node)
+            if before is not None and before not in seen:
+                seen.add(before)
+                todo.append(before)
+    average = users.get(copied, [copied])[0]
+    alone = users.get(copied.next_functions[0][0]) == [copied] and users.get(copied) == [average]
+    if not alone or handed.ndim != 4 or handed._backward_hooks or average.name() != "MeanBackward1":
+        return None
+    dimensions = {one % 4 for one in getattr(average, "_saved_dim", ())}  # -1 is counted from 2⁶⁴ there
+    return GradientEdge(average, 0) if dimensions == {2, 3} else None
 
 
 def _first_tensor(output: Any) -> Tensor | None:

@@ -630,6 +630,44 @@ def test_the_gradient_at_the_input_before_a_layer_in_place(pictures, kind):
     assert torch.allclose(result.gradients[INPUT], expected, rtol=1e-9)
 
 
+def hooked(maps):
+    if maps.requires_grad:
+        maps.register_hook(lambda gradient: 2 * gradient)
+    return maps.mean((2, 3))
+
+
+AVERAGED = {  # what becomes of the maps, and whether their average is all
+    "pooling": (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Dropout(), nn.Flatten()), True),
+    "mean": (Apply(lambda maps: maps.mean((-1, -2), keepdim=True).squeeze()[None]), True),
+    "average used twice": (Apply(lambda maps: maps.mean((2, 3)).sin() * maps.mean((2, 3)).cos()), False),
+    "one average, two paths": (nn.Sequential(Apply(lambda x: x.mean((2, 3))), Apply(lambda x: x * x)), True),
+    "rectifier": (nn.Sequential(nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()), False),
+    "changed in place": (Apply(lambda maps: maps.mul_(3).mean((2, 3))), False),
+    "partly changed": (Apply(lambda maps: (maps[:, :, 0].mul_(3), maps.mean((2, 3)))[1]), False),
+    "shortcut": (Apply(lambda maps: maps.mean((2, 3)) + maps[:, :, 0, 1]), False),
+    "rows": (Apply(lambda maps: maps.mean(2)[:, :, 1]), False),
+    "all channels": (Apply(lambda maps: maps.mean((1, 2))[:, :4]), False),
+    "coarse": (nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 4)), False),
+    "hook": (Apply(hooked), False),
+}
+
+
+@pytest.mark.parametrize("tail, averaged", AVERAGED.values(), ids=AVERAGED)
+@pytest.mark.parametrize(
+    "head", [nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 3))]
+)
+def test_behind_an_average_all_cells_share_a_gradient_which_is_that_of_each_class(tail, averaged, head):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), tail, head).double()
+    picture = torch.rand(1, 3, 7, 8, dtype=torch.float64)
+    result = capture(module, picture, [2, 0, 2, 1], ["0"])
+    assert (result.gradients["0"].stride()[2:] == (0, 0)) == averaged
+    for found, target in zip(result.gradients["0"], [2, 0, 2, 1], strict=True):
+        expected = capture(module, picture, target, ["0"]).gradients["0"][0]
+        assert expected.abs().max() > 0
+        assert torch.allclose(found, expected, rtol=1e-12)
+
+
 def test_the_gradients_at_the_input_for_several_classes_of_one_picture(flat_network, pictures):
     result = capture(flat_network, pictures[:1], [2, 0, 2], [INPUT])
     jacobian = torch.autograd.functional.jacobian(flat_network, pictures[:1])[0, :, 0]
