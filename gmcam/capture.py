@@ -40,7 +40,8 @@ class Capture:
 
     ``logits`` (N, …): the network's output. ``scores`` (T,): what was differentiated.
     ``target``: (T,) class indices, or the callable that made the scores. ``maps`` and
-    ``gradients``: by layer, (T, K, h, w) each; no ``gradients`` where none were asked for.
+    ``gradients``: by layer, (T, K, h, w) each; no ``gradients`` where none were asked for. Targets or
+    cells that have the same values may share their memory, so write into a copy.
     """
 
     logits: Tensor

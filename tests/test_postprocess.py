@@ -40,6 +40,14 @@ def test_smooth_spreads_a_single_peak_without_losing_any_of_it():
     assert smoothed.max() < 0.3
 
 
+def test_smooth_can_be_differentiated_after_it_ran_in_inference_mode():
+    with torch.inference_mode():
+        smooth(torch.ones(1, 3, 3, dtype=torch.float64), sigma=0.61)
+    maps = torch.ones(1, 3, 3, dtype=torch.float64, requires_grad=True)
+    smooth(maps, sigma=0.61).sum().backward()
+    assert torch.allclose(maps.grad.sum(), torch.tensor(9.0, dtype=torch.float64))
+
+
 def test_smooth_with_sigma_zero_changes_nothing():
     maps = random_maps(2, 4, 5)
     assert torch.equal(smooth(maps, 0), maps)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gmcam
 from gmcam.methods import METHODS
@@ -50,6 +51,36 @@ def test_score_and_probabilities_are_exactly_the_networks_own_in_double_precisio
         logits = exact.module(inputs)
     assert torch.equal(result.score, logits[:, 1])
     assert torch.equal(result.probabilities, logits.float().softmax(1))
+
+
+class Looks(TorchDispatchMode):
+    """Counts how often a tensor's values are looked at, for which a GPU has to be waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += operation in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+        )
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("method", ["grad_cam", "gmcam"])
+def test_values_are_looked_at_in_the_input_the_pass_and_the_maps_alone(network, layers, method, monkeypatch):
+    inputs = torch.rand(4, 3, 64, 64)
+    tolist = torch.Tensor.tolist
+    paths = list(network.layers.values())[-layers:]
+    with Looks() as looks:
+
+        def counted(tensor):
+            looks.count += tensor.is_floating_point()  # targets lie on the CPU
+            return tolist(tensor)
+
+        monkeypatch.setattr(torch.Tensor, "tolist", counted)
+        gmcam.explain(network, inputs, [0, 1, 2, 3], method=method, layer=paths)
+    assert looks.count == 2 + layers
 
 
 def test_a_list_of_classes_of_one_picture_gives_a_map_each(network, scene):
