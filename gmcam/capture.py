@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional as F
 
 from gmcam.chunks import in_chunks
@@ -341,6 +342,8 @@ def find_layer(module: nn.Module, name: str) -> nn.Module:
 
 def all_finite(tensor: Tensor) -> bool:
     """No NaN and no infinite value. The sum tells in a fraction of the time, unless it overflows."""
+    if get_proxy_mode() is not None:
+        return True  # a graph is being traced, for any values
     tensor = tensor.detach()
     return bool(tensor.sum().isfinite()) or bool(torch.isfinite(tensor).all())
 
