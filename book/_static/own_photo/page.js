@@ -1,0 +1,408 @@
+// The page "Try your own photo": its controls, and what they show. Nothing is computed here; see explainer.js.
+
+import { Caller } from "./caller.js";
+import { overlay } from "./colours.js";
+import { METHODS } from "./saliency.js";
+import { describe, describeClasses, search, topClasses } from "./words.js";
+
+/** @import { Answer, Description } from "./explainer.js" */
+/** @import { Wish } from "./caller.js" */
+
+/** @typedef {{key: string, name: string, file: Blob}} Picture */
+/** @typedef {{file: string, title: string}} Ours */
+
+/**
+ * @typedef {object} Contents what book/_tools/own_photo.py made
+ * @property {{script: string, wasm: string, version: string} | null} runtime
+ * @property {Description[]} networks
+ * @property {Ours[]} pictures
+ * @property {number[]} colours (256, 3) in 0…255
+ * @property {string[]} missing sentences
+ */
+
+/**
+ * What is chosen. `target` is null for the most probable class, `right` empty for one method alone.
+ * @typedef {object} State
+ * @property {Picture} picture
+ * @property {Description} network
+ * @property {number | null} target
+ * @property {number} layer
+ * @property {string} left
+ * @property {string} right
+ */
+
+const MATCHES = 8; // classes that are listed for what is typed
+const root = /** @type {HTMLElement} */ (document.getElementById("own-photo"));
+
+/** @param {string} name */
+const part = (name) => /** @type {any} */ (root.querySelector(`[data-part="${name}"]`));
+/** @type {HTMLInputElement[]} */
+const methods = Array.from(root.querySelectorAll('input[name="own-photo-method"]'));
+
+/**
+ * The address of a file of the page; in the version that is one file, of a part of it.
+ * @param {string} name
+ * @returns {string}
+ */
+function address(name) {
+  const inside = /** @type {any} */ (globalThis).ownPhotoFile;
+  return inside ? inside(name) : new URL(name, import.meta.url).href;
+}
+
+/** @type {Contents} */
+let contents;
+/** @type {Float32Array} */
+let colours;
+/** @type {Caller} */
+let caller;
+/** @type {State} */
+let state;
+/** @type {{state: State, answer: Answer} | undefined} what is shown */
+let shown;
+/** @type {Picture | undefined} the reader's own */
+let own;
+/** @type {Map<Wish, State>} */
+const asked = new Map();
+
+start();
+
+async function start() {
+  contents = await (await fetch(address("own_photo.json"))).json();
+  if (contents.missing.length) {
+    part("missing").replaceChildren(...contents.missing.map((text) => made("p", { textContent: text })));
+    part("missing").hidden = false;
+  }
+  if (!contents.runtime || !contents.networks.length) {
+    part("status").textContent = "Nothing can be computed on this copy of the page.";
+    root.dataset.state = "incomplete";
+    return;
+  }
+  colours = Float32Array.from(contents.colours);
+  caller = new Caller(address("explainer.js"), { progress: say, answer: show, fault: complain });
+  listen();
+  part("network").replaceChildren(...contents.networks.map(({ name, title }) => new Option(title, name)));
+  part("right").append(...Object.entries(METHODS).map(([name, { title }]) => new Option(title, name)));
+  listPictures();
+  part("controls").disabled = false;
+  const network = contents.networks[0];
+  const picture = await ours(contents.pictures[0]);
+  state = { picture, network, target: null, layer: network.layers.length - 1, left: "gmcam", right: "" };
+  ask();
+}
+
+/** Sends what is chosen to the worker. */
+function ask() {
+  const { picture, network, target, layer } = state;
+  if (!network.layers[layer].cam) {
+    if (state.left === "cam") state.left = "grad_cam";
+    if (state.right === "cam") state.right = "";
+  }
+  render();
+  /** @type {Wish} */
+  const wish = {
+    runtime: {
+      script: address(/** @type {any} */ (contents.runtime).script),
+      wasm: address(/** @type {any} */ (contents.runtime).wasm),
+    },
+    network,
+    model: address(network.model),
+    picture,
+    target,
+    layer: network.layers[layer].path,
+    methods: state.right ? [state.left, state.right] : [state.left],
+  };
+  asked.set(wish, { ...state });
+  part("fault").hidden = true;
+  root.dataset.state = "busy";
+  caller.ask(wish);
+}
+
+/**
+ * @param {Partial<State>} change
+ */
+function choose(change) {
+  state = { ...state, ...change };
+  ask();
+}
+
+/** @param {string} progress */
+function say(progress) {
+  part("status").textContent = progress;
+}
+
+/**
+ * @param {Answer} answer
+ * @param {Wish} wish
+ */
+function show(answer, wish) {
+  const of = /** @type {State} */ (asked.get(wish));
+  asked.clear();
+  shown = { state: of, answer };
+  if (state.picture === of.picture && state.network === of.network) state.target ??= answer.target.index;
+  if (of.picture === own) drawThumbnail();
+  draw();
+  tell();
+  render();
+  settle();
+  root.dispatchEvent(new CustomEvent("explained", { detail: shown }));
+}
+
+/**
+ * What went wrong is said, and the page goes back to what it shows.
+ * @param {string} message
+ * @param {Wish} wish
+ */
+function complain(message, wish) {
+  asked.delete(wish);
+  part("fault").textContent = message;
+  part("fault").hidden = false;
+  if (shown && !caller.busy) {
+    state = { ...shown.state, target: shown.answer.target.index };
+    render();
+  }
+  settle();
+}
+
+function settle() {
+  if (caller.busy) return;
+  root.dataset.state = "ready";
+  say(shown ? `Ready. ${state.picture.name} on ${state.network.title}.` : "Choose another picture.");
+}
+
+/** Paints the maps over the picture: one, or two with the curtain between them. */
+function draw() {
+  if (!shown) return;
+  const { view, maps } = shown.answer;
+  for (const [index, side] of ["left", "right"].entries()) {
+    /** @type {HTMLCanvasElement} */
+    const canvas = part(`canvas-${side}`);
+    canvas.hidden = !maps[index];
+    if (!maps[index]) continue;
+    if (canvas.width !== view.width) canvas.width = view.width;
+    if (canvas.height !== view.height) canvas.height = view.height;
+    const rgba = overlay(view, maps[index].fine, part("opacity").value / 100, colours);
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+    context.putImageData(new ImageData(rgba, view.width, view.height), 0, 0);
+  }
+  part("frame").dataset.both = maps.length > 1;
+}
+
+/** Tells the same in words. */
+function tell() {
+  if (!shown) return;
+  const { answer, state: of } = shown;
+  const { label } = of.network.layers[of.layer];
+  const logit = answer.logits[answer.target.index];
+  const sentences = answer.maps.map(({ method, map, empty }) =>
+    describe(map, of.network.size, {
+      title: METHODS[method].title,
+      label: answer.target.name,
+      logit,
+      layer: label,
+      empty,
+    }),
+  );
+  const sides = sentences.length > 1 ? ["Left: ", "Right: "] : [""];
+  const told = sentences.map((text, index) => sides[index] + text);
+  part("words").replaceChildren(
+    ...[...told, describeClasses(answer.top)].map((text) => made("p", { textContent: text })),
+  );
+  for (const [index, side] of ["left", "right"].entries()) {
+    part(`canvas-${side}`).ariaLabel = `${of.picture.name}: ${sentences[index] ?? ""}`;
+  }
+}
+
+/** Brings every control to the state. */
+function render() {
+  const { network, layer, left, right } = state;
+  part("network").value = network.name;
+  part("about").textContent = `${network.licence} ${network.accuracy}`;
+  const { cam, label } = network.layers[layer];
+  const cells = `${label.replace("x", " × ")} cells`;
+  Object.assign(part("layer"), { max: network.layers.length - 1, value: layer, ariaValueText: cells });
+  part("cells").textContent = cells;
+  for (const input of methods) {
+    const card = /** @type {HTMLElement} */ (input.closest(".own-photo-method"));
+    input.checked = input.value === left;
+    input.disabled = input.value === "cam" && !cam;
+    const sides = [input.value === left && "left", input.value === right && "right"].filter(Boolean);
+    card.dataset.lit = sides.length > 0 ? "chosen" : "";
+    card.dataset.side = right ? sides.join(" and ") : "";
+  }
+  for (const used of root.querySelectorAll("[data-used-by]")) {
+    const by = /** @type {HTMLElement} */ (used).dataset.usedBy?.split(" ") ?? [];
+    const element = /** @type {HTMLElement} */ (used);
+    if (element.dataset.lit !== "chosen") element.dataset.lit = by.some((m) => m === left || m === right) ? "used" : "";
+  }
+  part("right").value = right;
+  part("right").querySelector('[value="cam"]').disabled = !cam;
+  part("no-cam").hidden = cam;
+  part("curtain").disabled = !right;
+  for (const input of part("pictures").querySelectorAll("input")) {
+    input.checked = input.value === state.picture.key;
+  }
+  listClasses();
+}
+
+/** The most probable classes, or those that fit what is typed. */
+function listClasses() {
+  const list = part("classes");
+  const answer = shown?.state.network === state.network && shown.state.picture === state.picture ? shown.answer : undefined;
+  const { classes } = state.network;
+  const typed = part("search").value.trim();
+  const chosen = state.target ?? answer?.target.index;
+  const found = typed ? search(classes, typed) : [...new Set([...(answer?.top ?? []).map((g) => g.index), ...(chosen === undefined ? [] : [chosen])])];
+  const indices = found.slice(0, MATCHES);
+  const key = `${state.network.name} ${answer ? state.picture.key : ""} ${indices}`;
+  if (list.dataset.key !== key) {
+    list.dataset.key = key; // an old list keeps the keyboard's focus
+    const probabilities = answer ? new Map(topClasses(answer.logits, classes, classes.length).map((g) => [g.index, g.probability])) : new Map();
+    list.replaceChildren(...indices.map((index) => classEntry(index, classes[index], probabilities.get(index))));
+  }
+  for (const input of list.querySelectorAll("input")) input.checked = Number(input.value) === chosen;
+  part("found").textContent = typed
+    ? `${found.length} of ${classes.length} classes${found.length > MATCHES ? `, the first ${MATCHES} are listed` : ""}`
+    : "";
+}
+
+/**
+ * @param {number} index
+ * @param {string} name
+ * @param {number | undefined} probability
+ */
+function classEntry(index, name, probability) {
+  const input = made("input", { type: "radio", name: "own-photo-class", value: String(index) });
+  const share = made("span", { className: "own-photo-share" });
+  if (probability !== undefined) share.textContent = `${(100 * probability).toFixed(1)}%`;
+  const label = made("label", { className: "own-photo-class" });
+  label.style.setProperty("--share", `${100 * (probability ?? 0)}%`);
+  label.append(input, made("span", { textContent: name }), share);
+  return label;
+}
+
+function listPictures() {
+  part("pictures").replaceChildren(
+    ...contents.pictures.map((one) => {
+      const image = made("img", { src: address(one.file), alt: one.title, className: "dark-light" });
+      return pictureEntry(one.file, one.title, image);
+    }),
+  );
+}
+
+/**
+ * @param {string} key
+ * @param {string} title
+ * @param {HTMLElement} image
+ */
+function pictureEntry(key, title, image) {
+  const label = made("label", { className: "own-photo-picture", title });
+  label.append(made("input", { type: "radio", name: "own-photo-picture", value: key, ariaLabel: title }), image);
+  return label;
+}
+
+/** The reader's picture stands beside ours once it has been read. */
+function drawThumbnail() {
+  if (!own || !shown) return;
+  const list = part("pictures");
+  const { key, name } = own;
+  if (list.querySelector(`input[value="${key}"]`)) return;
+  list.querySelector("[data-own]")?.remove();
+  const { view } = shown.answer;
+  const canvas = made("canvas", { width: view.width, height: view.height });
+  const rgba = new Uint8ClampedArray(4 * view.width * view.height).fill(255);
+  for (let from = 0, to = 0; from < view.data.length; to++) {
+    for (let channel = 0; channel < 3; channel++) rgba[to++] = view.data[from++];
+  }
+  canvas.getContext("2d")?.putImageData(new ImageData(rgba, view.width, view.height), 0, 0);
+  const entry = pictureEntry(key, name, canvas);
+  entry.dataset.own = "";
+  list.append(entry);
+}
+
+/**
+ * @param {Ours} one
+ * @returns {Promise<Picture>}
+ */
+async function ours({ file, title }) {
+  return { key: file, name: title, file: await (await fetch(address(file))).blob() };
+}
+
+let taken = 0;
+
+/** @param {Iterable<File> | null | undefined} files of which the first is taken */
+function take(files) {
+  const [file] = files ?? [];
+  if (!file) return;
+  own = { key: `own-${++taken}`, name: file.name || "the picture", file };
+  choose({ picture: own, target: null });
+}
+
+function listen() {
+  for (const name of ["choose", "camera"]) {
+    part(name).addEventListener("change", () => {
+      take(part(name).files);
+      part(name).value = ""; // so that the same file can be chosen again
+    });
+  }
+  root.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    root.dataset.over = "";
+  });
+  root.addEventListener("dragleave", () => delete root.dataset.over);
+  root.addEventListener("drop", (event) => {
+    event.preventDefault();
+    delete root.dataset.over;
+    take(event.dataTransfer?.files);
+  });
+  document.addEventListener("paste", (event) => take(event.clipboardData?.files));
+
+  part("pictures").addEventListener("change", async (/** @type {Event} */ event) => {
+    const key = /** @type {HTMLInputElement} */ (event.target).value;
+    const one = contents.pictures.find(({ file }) => file === key);
+    const picture = one ? await ours(one) : own;
+    if (picture) choose({ picture, target: null });
+  });
+  part("network").addEventListener("change", () => {
+    const network = /** @type {Description} */ (
+      contents.networks.find(({ name }) => name === part("network").value)
+    );
+    part("search").value = "";
+    choose({ network, target: null, layer: network.layers.length - 1 });
+  });
+  part("classes").addEventListener("change", (/** @type {Event} */ event) => {
+    choose({ target: Number(/** @type {HTMLInputElement} */ (event.target).value) });
+  });
+  part("search").addEventListener("input", listClasses);
+  part("layer").addEventListener("input", () => choose({ layer: Number(part("layer").value) }));
+  for (const input of methods) input.addEventListener("change", () => choose({ left: input.value }));
+  part("right").addEventListener("change", () => choose({ right: part("right").value }));
+  part("opacity").addEventListener("input", () => {
+    part("percent").textContent = `${part("opacity").value}%`;
+    draw();
+  });
+  part("curtain").addEventListener("input", () => drawCurtain(Number(part("curtain").value)));
+  const frame = part("frame");
+  for (const kind of ["pointerdown", "pointermove"]) {
+    frame.addEventListener(kind, (/** @type {PointerEvent} */ event) => {
+      if (!event.buttons || part("curtain").disabled) return;
+      const { left, width } = frame.getBoundingClientRect();
+      drawCurtain(Math.min(100, Math.max(0, (100 * (event.clientX - left)) / width)));
+    });
+  }
+}
+
+/** @param {number} percent of the picture that is left of the curtain */
+function drawCurtain(percent) {
+  part("curtain").value = percent;
+  part("frame").style.setProperty("--curtain", `${percent}%`);
+}
+
+/**
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {Partial<HTMLElementTagNameMap[Tag]>} properties
+ * @returns {HTMLElementTagNameMap[Tag]}
+ */
+function made(tag, properties) {
+  return Object.assign(document.createElement(tag), properties);
+}
