@@ -7,7 +7,7 @@ const TYPES = { Uint8Array, Float32Array, Float64Array };
 /** Python's values; an array becomes a typed one, with its shape as a property. */
 export const expected = JSON.parse(readFileSync(process.env.EXPECTED, "utf8"), (_, value) => {
   if (!value?.base64 && value?.base64 !== "") return value;
-  const bytes = Uint8Array.from(Buffer.from(value.base64, "base64"));
+  const bytes = new Uint8Array(Buffer.from(value.base64, "base64"));
   return Object.assign(new TYPES[value.type](bytes.buffer), { shape: value.shape });
 });
 
@@ -25,8 +25,6 @@ export function same(found, wanted, what) {
 export function close(found, wanted, tolerance, what) {
   assert.equal(found.length, wanted.length, `${what}: length`);
   const size = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  found.forEach((value, at) => {
-    const apart = Math.abs(value - wanted[at]);
-    assert.ok(apart <= tolerance * size, `${what}: ${value} at ${at}, not ${wanted[at]}`);
-  });
+  const differing = found.findIndex((value, at) => !(Math.abs(value - wanted[at]) <= tolerance * size));
+  assert.equal(differing, -1, `${what}: ${found[differing]} at ${differing}, not ${wanted[differing]}`);
 }

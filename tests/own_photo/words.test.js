@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { describe, describeClasses, search, strongest, topClasses } from "../../book/_static/own_photo/words.js";
+import * as words from "../../book/_static/own_photo/words.js";
 import { close, expected } from "./expected.js";
+
+const { describe, describeClasses, search, strongest, topClasses } = words;
 
 test("where a map is strongest, and its share there", () => {
   for (const { map, size, place, share } of expected.places) {

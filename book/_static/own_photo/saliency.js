@@ -31,8 +31,12 @@ export function channelWeights({ data, shape: [K, h, w] }) {
  * @param {Stack} M
  * @param {ArrayLike<number>} weights K of them
  */
-export function classMap(M, weights) {
-  return overChannels(M.shape, (k, at) => weights[k] * M.data[at]);
+export function classMap({ data, shape: [K, h, w] }, weights) {
+  const total = new Float64Array(h * w);
+  for (let k = 0, at = 0; k < K; k++) {
+    for (let cell = 0; cell < h * w; cell++, at++) total[cell] += weights[k] * data[at];
+  }
+  return asMap(total, h, w);
 }
 
 /**
@@ -49,8 +53,12 @@ export function gradCam(M, C) {
  * @param {Stack} M
  * @param {Stack} C
  */
-export function hiresCam(M, C) {
-  return overChannels(M.shape, (_, at) => C.data[at] * M.data[at]);
+export function hiresCam({ data, shape: [K, h, w] }, C) {
+  const total = new Float64Array(h * w);
+  for (let k = 0, at = 0; k < K; k++) {
+    for (let cell = 0; cell < h * w; cell++, at++) total[cell] += C.data[at] * data[at];
+  }
+  return asMap(total, h, w);
 }
 
 /**
@@ -91,18 +99,13 @@ export const METHODS = {
 };
 
 /**
- * The sum over channels of a term for channel `k` and position `at` in the stack.
- * @param {[number, number, number]} shape
- * @param {(k: number, at: number) => number} term
+ * @param {Float64Array} values
+ * @param {number} h
+ * @param {number} w
  * @returns {CellMap}
  */
-function overChannels([K, h, w], term) {
-  const cells = h * w;
-  const total = new Float64Array(cells);
-  for (let k = 0; k < K; k++) {
-    for (let cell = 0; cell < cells; cell++) total[cell] += term(k, k * cells + cell);
-  }
-  return { data: Float32Array.from(total), shape: [h, w] };
+function asMap(values, h, w) {
+  return { data: new Float32Array(values), shape: [h, w] };
 }
 
 /**

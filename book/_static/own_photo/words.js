@@ -14,8 +14,10 @@ export function topClasses(logits, classes, count = 5) {
   const highest = values.reduce((most, value) => Math.max(most, value));
   const powers = values.map((value) => Math.exp(value - highest)); // none overflows
   const total = powers.reduce((sum, power) => sum + power, 0);
-  const guesses = powers.map((power, index) => ({ index, name: classes[index], probability: power / total }));
-  return guesses.sort((one, other) => values[other.index] - values[one.index]).slice(0, count);
+  return powers
+    .map((power, index) => ({ index, name: classes[index], probability: power / total }))
+    .sort((one, other) => values[other.index] - values[one.index])
+    .slice(0, count);
 }
 
 /**
@@ -46,8 +48,8 @@ export function search(classes, text) {
  * A sentence on a map: where it is strongest, and how much of it lies there.
  * @param {Float32Array} map values in [0, 1], one a pixel
  * @param {[number, number]} size [H, W]
- * @param {{title: string, label: string, logit: number, layer: string, empty: boolean}} of the method's title,
- *   the class, its logit, the layer as "13x13", and whether the map is empty
+ * @param {{title: string, label: string, logit: number, layer: string, empty: boolean}} of
+ *   the method's title, the class and its logit, the layer as "13x13", and whether the map is empty
  */
 export function describe(map, size, { title, label, logit, layer, empty }) {
   const start = `${title} for ${label}, logit ${logit.toFixed(2)}, at ${layer} cells: `;
