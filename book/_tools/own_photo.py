@@ -262,7 +262,9 @@ class OwnPhotoDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         static = "../" * self.env.docname.count("/") + "_static"
-        return [nodes.raw("", body(static, for_mathjax), format="html", classes=[PAGE])]
+        # Behind what it works on, so that it need not wait for the scripts of the theme.
+        script = f'<script type="module" async src="{static}/{PAGE}/page.js"></script>'
+        return [nodes.raw("", body(static, for_mathjax) + script, format="html", classes=[PAGE])]
 
 
 def prepare(app: Sphinx, config: Config) -> None:
@@ -279,16 +281,15 @@ def fill(app: Sphinx) -> None:
         make(build / PAGE / PAGE, build / "own_photo_parts")
 
 
-def load_scripts(app: Sphinx, _page: str, _template: str, _context: dict[str, Any], doctree: Any) -> None:
-    """Add script and style to the page that holds the directive, and to no other."""
+def load_style(app: Sphinx, _page: str, _template: str, _context: dict[str, Any], doctree: Any) -> None:
+    """Add the style to the page that holds the directive, and to no other."""
     if doctree is not None and any(PAGE in raw["classes"] for raw in doctree.findall(nodes.raw)):
         app.add_css_file(f"{PAGE}/{PAGE}.css")
-        app.add_js_file(f"{PAGE}/page.js", type="module")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("own-photo", OwnPhotoDirective)
     app.connect("config-inited", prepare)
     app.connect("builder-inited", fill)
-    app.connect("html-page-context", load_scripts)
+    app.connect("html-page-context", load_style)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -55,7 +55,7 @@ import { Fault, read } from "./picture.js";
  * @property {Drawn[]} maps
  */
 
-const VIEW = 448; // pixels at least: the picture stands on the page at up to half as many again
+const VIEW = 400; // about as many pixels as the page has room for
 
 /** @type {any} the runtime, which comes without types here */
 let ort;
@@ -83,6 +83,8 @@ self.onmessage = async ({ data: job }) => {
  */
 async function explain({ id, runtime, network, model, picture, target, layer, methods }) {
   const say = (/** @type {string} */ progress) => self.postMessage({ id, progress });
+  if (!ort) load(runtime.wasm);
+  if (session?.model !== model) load(model); // both come while the picture is read
   const pictureKey = `${picture.key} ${network.name}`;
   if (prepared?.key !== pictureKey) {
     say(`Reading ${picture.name}…`);
@@ -96,7 +98,7 @@ async function explain({ id, runtime, network, model, picture, target, layer, me
     say(`Loading ${network.title}…`);
     await session?.release();
     session = undefined;
-    const running = await ort.InferenceSession.create(new Uint8Array(await unpacked(model)));
+    const running = await ort.InferenceSession.create(new Uint8Array(await load(model)));
     session = { model, run: (feeds) => running.run(feeds), release: () => running.release() };
   }
   let index = target;
@@ -126,7 +128,7 @@ async function explain({ id, runtime, network, model, picture, target, layer, me
  */
 function look(pixels, { preprocessing }) {
   const { resize, crop } = preprocessing;
-  const times = Math.ceil(VIEW / crop);
+  const times = Math.max(1, Math.round(VIEW / crop));
   let made;
   try {
     made = prepare(pixels, preprocessing);
@@ -163,7 +165,7 @@ async function pass({ classes, size }, pictureKey, index) {
  * @param {{script: string, wasm: string}} addresses
  */
 async function start({ script, wasm }) {
-  const binary = await unpacked(wasm);
+  const binary = await load(wasm);
   try {
     await WebAssembly.compile(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0])); // the empty program
   } catch (error) {
@@ -176,6 +178,23 @@ async function start({ script, wasm }) {
   loaded.env.wasm.numThreads = 1;
   loaded.env.wasm.wasmBinary = binary;
   return loaded;
+}
+
+/** @type {Map<string, Promise<ArrayBuffer>>} files that are on their way */
+const coming = new Map();
+
+/**
+ * A file of the book; a second call waits for the same one.
+ * @param {string} address
+ */
+async function load(address) {
+  const file = coming.get(address) ?? unpacked(address);
+  coming.set(address, file);
+  try {
+    return await file;
+  } finally {
+    coming.delete(address); // neither a fault nor its bytes are kept
+  }
 }
 
 /**

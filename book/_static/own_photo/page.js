@@ -232,12 +232,13 @@ function render() {
   for (const used of root.querySelectorAll("[data-used-by]")) {
     const by = /** @type {HTMLElement} */ (used).dataset.usedBy?.split(" ") ?? [];
     const element = /** @type {HTMLElement} */ (used);
-    if (element.dataset.lit !== "chosen") element.dataset.lit = by.some((m) => m === left || m === right) ? "used" : "";
+    const uses = by.some((method) => method && (method === left || method === right));
+    if (element.dataset.lit !== "chosen") element.dataset.lit = uses ? "used" : "";
   }
   part("right").value = right;
   part("right").querySelector('[value="cam"]').disabled = !cam;
   part("no-cam").hidden = cam;
-  part("curtain").disabled = !right;
+  part("curtain-row").hidden = !right;
   for (const input of part("pictures").querySelectorAll("input")) {
     input.checked = input.value === state.picture.key;
   }
@@ -384,7 +385,7 @@ function listen() {
   const frame = part("frame");
   for (const kind of ["pointerdown", "pointermove"]) {
     frame.addEventListener(kind, (/** @type {PointerEvent} */ event) => {
-      if (!event.buttons || part("curtain").disabled) return;
+      if (!event.buttons || !state.right) return;
       const { left, width } = frame.getBoundingClientRect();
       drawCurtain(Math.min(100, Math.max(0, (100 * (event.clientX - left)) / width)));
     });

@@ -136,13 +136,12 @@ function along(data, [before, length, after], newLength) {
 function triangles(length, newLength) {
   const scale = length / newLength;
   const reach = Math.max(scale, 1); // enlarging, a triangle still spans two pixels
-  const slope = 1 / reach;
   return Array.from({ length: newLength }, (_, pixel) => {
     const middle = (pixel + 0.5) * scale;
     const start = Math.max(0, Math.trunc(middle - reach + 0.5));
     const end = Math.min(length, Math.trunc(middle + reach + 0.5));
     const heights = new Float64Array(end - start).map((_, tap) =>
-      Math.max(0, 1 - Math.abs((start + tap - middle + 0.5) * slope)),
+      Math.max(0, 1 - Math.abs((start + tap - middle + 0.5) / reach)),
     );
     const total = heights.reduce((sum, height) => sum + height, 0);
     return { start, weights: Int32Array.from(heights, (one) => 0.5 + (one / total) * (1 << PRECISION)) };
