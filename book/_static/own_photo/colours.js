@@ -18,7 +18,7 @@ export function overlay({ data, width, height }, map, opacity, colours) {
     const weight = fround(fround(opacity) * value);
     const rest = fround(1 - weight);
     const grey = fround(greyed(data, 3 * pixel) * rest);
-    const colour = 3 * Math.trunc(fround(255 * value));
+    const colour = 3 * Math.trunc(255 * value);
     for (let channel = 0; channel < 3; channel++) {
       rgba[4 * pixel + channel] = Math.trunc(fround(grey + fround(colours[colour + channel] * weight)));
     }
