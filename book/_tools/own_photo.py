@@ -24,6 +24,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from served import Package, fetch, npm
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
@@ -261,35 +262,36 @@ class OwnPhotoDirective(SphinxDirective):
     """The page's own part."""
 
     def run(self) -> list[nodes.Node]:
+        self.env.metadata[self.env.docname][PAGE] = True
         static = "../" * self.env.docname.count("/") + "_static"
         # Behind what it works on, so that it need not wait for the scripts of the theme.
         script = f'<script type="module" async src="{static}/{PAGE}/page.js"></script>'
-        return [nodes.raw("", body(static, for_mathjax) + script, format="html", classes=[PAGE])]
+        return [nodes.raw("", body(static, for_mathjax) + script, format="html")]
 
 
 def prepare(app: Sphinx, config: Config) -> None:
-    """Name the folder in time; it is filled when it is known that pages are made."""
+    """Name the folder in time; it is filled when it is known that a page needs it."""
     folder = Path(app.srcdir, "_build", PAGE)
     folder.mkdir(parents=True, exist_ok=True)
     config.html_static_path.append(str(folder))
 
 
-def fill(app: Sphinx) -> None:
-    """Make what pages need."""
-    if app.builder.format == "html":
+def fill(app: Sphinx, env: BuildEnvironment) -> None:
+    """Make what the page loads, if pages are made and it is among them."""
+    if app.builder.format == "html" and any(PAGE in entry for entry in env.metadata.values()):
         build = Path(app.srcdir, "_build")
         make(build / PAGE / PAGE, build / "own_photo_parts")
 
 
-def load_style(app: Sphinx, _page: str, _template: str, _context: dict[str, Any], doctree: Any) -> None:
+def load_style(app: Sphinx, page: str, *_: Any) -> None:
     """Add the style to the page that holds the directive, and to no other."""
-    if doctree is not None and any(PAGE in raw["classes"] for raw in doctree.findall(nodes.raw)):
+    if PAGE in app.env.metadata.get(page, {}):
         app.add_css_file(f"{PAGE}/{PAGE}.css")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("own-photo", OwnPhotoDirective)
     app.connect("config-inited", prepare)
-    app.connect("builder-inited", fill)
+    app.connect("env-updated", fill)
     app.connect("html-page-context", load_style)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -274,7 +274,9 @@ function listClasses() {
 function classEntry(index, name, probability) {
   const input = made("input", { type: "radio", name: "own-photo-class", value: String(index) });
   const share = made("span", { className: "own-photo-share" });
-  if (probability !== undefined) share.textContent = `${(100 * probability).toFixed(1)}%`;
+  if (probability !== undefined) {
+    share.textContent = probability < 0.0005 ? "< 0.1%" : `${(100 * probability).toFixed(1)}%`;
+  }
   const label = made("label", { className: "own-photo-class" });
   label.style.setProperty("--share", `${100 * (probability ?? 0)}%`);
   label.append(input, made("span", { textContent: name }), share);
