@@ -45,7 +45,7 @@ def shown_names(notebooks: Path) -> dict[str, str]:
 
 
 def write(notebooks: Path, folder: Path) -> list[Path]:
-    """Write a deck for every numbered chapter that is a notebook, an index, and the scripts they need, into ``folder``.
+    """Write a deck for every numbered chapter with cells, an index, and the scripts they need, to ``folder``.
 
     Raises ``FileNotFoundError`` where a chapter has not been executed.
     """
