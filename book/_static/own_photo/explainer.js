@@ -95,7 +95,7 @@ async function explain({ id, runtime, network, model, picture, target, layer, me
     ort = await start(runtime);
   }
   if (session?.model !== model) {
-    say(`Loading ${network.title}…`);
+    say(`Loading ${network.title} (${(network.bytes / 1e6).toFixed(1)} MB)…`);
     await session?.release();
     session = undefined;
     const running = await ort.InferenceSession.create(new Uint8Array(await load(model)));

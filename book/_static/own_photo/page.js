@@ -61,8 +61,8 @@ let state;
 let shown;
 /** @type {Picture | undefined} the reader's own */
 let own;
-/** @type {Map<Wish, State>} */
-const asked = new Map();
+/** @type {WeakMap<Wish, State>} what was chosen when it was wished for */
+const asked = new WeakMap();
 
 start();
 
@@ -136,7 +136,6 @@ function say(progress) {
  */
 function show(answer, wish) {
   const of = /** @type {State} */ (asked.get(wish));
-  asked.clear();
   shown = { state: of, answer };
   if (state.picture === of.picture && state.network === of.network) state.target ??= answer.target.index;
   if (of.picture === own) drawThumbnail();
@@ -150,10 +149,8 @@ function show(answer, wish) {
 /**
  * What went wrong is said, and the page goes back to what it shows.
  * @param {string} message
- * @param {Wish} wish
  */
-function complain(message, wish) {
-  asked.delete(wish);
+function complain(message) {
   part("fault").textContent = message;
   part("fault").hidden = false;
   if (shown && !caller.busy) {
@@ -217,8 +214,8 @@ function render() {
   const { network, layer, left, right } = state;
   part("network").value = network.name;
   part("about").textContent = `${network.licence} ${network.accuracy}`;
-  const { cam, label } = network.layers[layer];
-  const cells = `${label.replace("x", " × ")} cells`;
+  const { cam, shape } = network.layers[layer];
+  const cells = `${shape[1]} × ${shape[2]} cells`;
   Object.assign(part("layer"), { max: network.layers.length - 1, value: layer, ariaValueText: cells });
   part("cells").textContent = cells;
   for (const input of methods) {
