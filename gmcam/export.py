@@ -62,7 +62,7 @@ def export_onnx(
 
     Raises ``ValueError`` for what ``explain`` refuses, an operation without a counterpart in ONNX, a
     difference above 1e-5, a network that is not in float32 on the CPU, a path that cannot be written, and
-    a missing package: it needs ``onnx``, ``onnxscript`` and ``onnxruntime``.
+    a missing package: it needs ``onnx``, ``onnxscript`` and ``onnxruntime``, and torch from 2.9.
 
     >>> import tempfile
     >>> network = gmcam.load("collage-resnet")

@@ -233,6 +233,7 @@ def test_a_trained_squeezenet_on_a_photograph(squeezenet, tmp_path):
         agree(gmcam.equations.gmcam(maps, gradients), gmcam.explain(squeezenet, photo, target).raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["collage-vgg", "collage-resnet"])
 def test_the_embedded_networks_and_what_their_files_hold(tmp_path, name):
     trained, path = gmcam.load(name), tmp_path / "n.onnx"
