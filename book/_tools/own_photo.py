@@ -241,7 +241,8 @@ def as_mathml(tex: str) -> str:
 
 def one_file(folder: Path, contents: dict[str, Any]) -> str:
     """The page with all that it loads inside, of the very same modules."""
-    order = ("resize", "saliency", "colours", "words", "picture", "explainer", "caller", "page")
+    order = ("resize", "saliency", "colours", "words", "picture", "explainer", "caller")
+    order += ("entries", "stage", "page")
     modules = {f"{name}.js": (MODULES / f"{name}.js").read_text() for name in order}
     if contents["runtime"]:
         script = contents["runtime"]["script"]

@@ -45,9 +45,11 @@ class Tab:
 
 
 def settle(page):
-    """Wait until formulas and widgets stand."""
+    """Wait until formulas and widgets stand, and the reader's photo has been explained."""
     page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise !== undefined")
     page.evaluate("window.MathJax?.startup?.promise")
     if page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count():
         page.wait_for_selector(".jupyter-widgets", timeout=20_000)
+    if page.locator("#own-photo").count():
+        page.wait_for_selector('#own-photo:not([data-state="starting"], [data-state="busy"])')
     page.wait_for_timeout(100)

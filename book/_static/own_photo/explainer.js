@@ -102,7 +102,10 @@ async function explain({ id, runtime, network, model, picture, target, layer, me
     session = { model, run: (feeds) => running.run(feeds), release: () => running.release() };
   }
   let index = target;
-  if (index === null) index = topClasses((await pass(network, pictureKey, 0)).logits.data, network.classes, 1)[0].index;
+  if (index === null) {
+    const { logits } = await pass(network, pictureKey, 0); // of any class: they are the same for all
+    index = topClasses(logits.data, network.classes, 1)[0].index;
+  }
   const outputs = await pass(network, pictureKey, index);
   const logits = outputs.logits.data;
   const stack = (/** @type {string} */ kind) => {
@@ -133,7 +136,8 @@ function look(pixels, { preprocessing }) {
   try {
     made = prepare(pixels, preprocessing);
   } catch (error) {
-    throw error instanceof RangeError && /slender/.test(error.message) ? new Fault(sentence(error.message)) : error;
+    const slender = error instanceof RangeError && /slender/.test(error.message);
+    throw slender ? new Fault(sentence(error.message)) : error;
   }
   const finer = { ...preprocessing, resize: times * resize, crop: times * crop };
   return { input: made.input, view: prepare(pixels, finer).shown };

@@ -1,9 +1,10 @@
-// The page "Try your own photo": its controls, and what they show. Nothing is computed here; see explainer.js.
+// The page "Try your own photo": its controls, and what they show. Nothing is computed here: explainer.js.
 
 import { Caller } from "./caller.js";
-import { overlay } from "./colours.js";
+import { classEntry, made, pictureEntry, thumbnail } from "./entries.js";
 import { METHODS } from "./saliency.js";
-import { describe, describeClasses, search, topClasses } from "./words.js";
+import { draw, drawCurtain, tell } from "./stage.js";
+import { search, topClasses } from "./words.js";
 
 /** @import { Answer, Description } from "./explainer.js" */
 /** @import { Wish } from "./caller.js" */
@@ -59,12 +60,15 @@ let caller;
 let state;
 /** @type {{state: State, answer: Answer} | undefined} what is shown */
 let shown;
-/** @type {Picture | undefined} the reader's own */
+/** @type {Picture | undefined} the reader's own that was read last */
 let own;
 /** @type {WeakMap<Wish, State>} what was chosen when it was wished for */
 const asked = new WeakMap();
 
-start();
+start().catch((error) => {
+  part("fault").textContent = `This page could not be started (${error.message}); load it again.`;
+  part("fault").hidden = false;
+});
 
 async function start() {
   contents = await (await fetch(address("own_photo.json"))).json();
@@ -138,9 +142,9 @@ function show(answer, wish) {
   const of = /** @type {State} */ (asked.get(wish));
   shown = { state: of, answer };
   if (state.picture === of.picture && state.network === of.network) state.target ??= answer.target.index;
-  if (of.picture === own) drawThumbnail();
-  draw();
-  tell();
+  if (contents.pictures.every(({ file }) => file !== of.picture.key)) listOwn(of.picture, answer);
+  paint();
+  tell(part, answer, { ...of, name: of.picture.name });
   render();
   settle();
   root.dispatchEvent(new CustomEvent("explained", { detail: shown }));
@@ -166,47 +170,8 @@ function settle() {
   say(shown ? `Ready. ${state.picture.name} on ${state.network.title}.` : "Choose another picture.");
 }
 
-/** Paints the maps over the picture: one, or two with the curtain between them. */
-function draw() {
-  if (!shown) return;
-  const { view, maps } = shown.answer;
-  for (const [index, side] of ["left", "right"].entries()) {
-    /** @type {HTMLCanvasElement} */
-    const canvas = part(`canvas-${side}`);
-    canvas.hidden = !maps[index];
-    if (!maps[index]) continue;
-    if (canvas.width !== view.width) canvas.width = view.width;
-    if (canvas.height !== view.height) canvas.height = view.height;
-    const rgba = overlay(view, maps[index].fine, part("opacity").value / 100, colours);
-    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-    context.putImageData(new ImageData(rgba, view.width, view.height), 0, 0);
-  }
-  part("frame").dataset.both = maps.length > 1;
-}
-
-/** Tells the same in words. */
-function tell() {
-  if (!shown) return;
-  const { answer, state: of } = shown;
-  const { label } = of.network.layers[of.layer];
-  const logit = answer.logits[answer.target.index];
-  const sentences = answer.maps.map(({ method, map, empty }) =>
-    describe(map, of.network.size, {
-      title: METHODS[method].title,
-      label: answer.target.name,
-      logit,
-      layer: label,
-      empty,
-    }),
-  );
-  const sides = sentences.length > 1 ? ["Left: ", "Right: "] : [""];
-  const told = sentences.map((text, index) => sides[index] + text);
-  part("words").replaceChildren(
-    ...[...told, describeClasses(answer.top)].map((text) => made("p", { textContent: text })),
-  );
-  for (const [index, side] of ["left", "right"].entries()) {
-    part(`canvas-${side}`).ariaLabel = `${of.picture.name}: ${sentences[index] ?? ""}`;
-  }
+function paint() {
+  if (shown) draw(part, shown.answer, part("opacity").value / 100, colours);
 }
 
 /** Brings every control to the state. */
@@ -226,10 +191,9 @@ function render() {
     card.dataset.lit = sides.length > 0 ? "chosen" : "";
     card.dataset.side = right ? sides.join(" and ") : "";
   }
-  for (const used of root.querySelectorAll("[data-used-by]")) {
-    const by = /** @type {HTMLElement} */ (used).dataset.usedBy?.split(" ") ?? [];
-    const element = /** @type {HTMLElement} */ (used);
-    const uses = by.some((method) => method && (method === left || method === right));
+  for (const element of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-used-by]"))) {
+    const by = element.dataset.usedBy?.split(" ") ?? [];
+    const uses = [left, right].some((method) => method && by.includes(method));
     if (element.dataset.lit !== "chosen") element.dataset.lit = uses ? "used" : "";
   }
   part("right").value = right;
@@ -242,42 +206,30 @@ function render() {
   listClasses();
 }
 
-/** The most probable classes, or those that fit what is typed. */
+/** The most probable classes and the chosen one, or those that fit what is typed. */
 function listClasses() {
   const list = part("classes");
-  const answer = shown?.state.network === state.network && shown.state.picture === state.picture ? shown.answer : undefined;
-  const { classes } = state.network;
+  const { picture, network, target } = state;
+  const { classes } = network;
+  const current = shown?.state.network === network && shown.state.picture === picture;
+  const answer = current ? shown?.answer : undefined;
+  const chosen = target ?? answer?.target.index;
   const typed = part("search").value.trim();
-  const chosen = state.target ?? answer?.target.index;
-  const found = typed ? search(classes, typed) : [...new Set([...(answer?.top ?? []).map((g) => g.index), ...(chosen === undefined ? [] : [chosen])])];
+  const probable = answer ? answer.top.map(({ index }) => index) : [];
+  if (chosen !== undefined && !probable.includes(chosen)) probable.push(chosen);
+  const found = typed ? search(classes, typed) : probable;
   const indices = found.slice(0, MATCHES);
-  const key = `${state.network.name} ${answer ? state.picture.key : ""} ${indices}`;
+  const key = `${network.name} ${answer ? picture.key : ""} ${indices}`;
   if (list.dataset.key !== key) {
-    list.dataset.key = key; // an old list keeps the keyboard's focus
-    const probabilities = answer ? new Map(topClasses(answer.logits, classes, classes.length).map((g) => [g.index, g.probability])) : new Map();
-    list.replaceChildren(...indices.map((index) => classEntry(index, classes[index], probabilities.get(index))));
+    list.dataset.key = key; // a list that stays as it is keeps the keyboard's focus
+    const all = answer ? topClasses(answer.logits, classes, classes.length) : [];
+    const probability = new Map(all.map((guess) => [guess.index, guess.probability]));
+    const entry = (/** @type {number} */ index) => classEntry(index, classes[index], probability.get(index));
+    list.replaceChildren(...indices.map(entry));
   }
   for (const input of list.querySelectorAll("input")) input.checked = Number(input.value) === chosen;
-  part("found").textContent = typed
-    ? `${found.length} of ${classes.length} classes${found.length > MATCHES ? `, the first ${MATCHES} are listed` : ""}`
-    : "";
-}
-
-/**
- * @param {number} index
- * @param {string} name
- * @param {number | undefined} probability
- */
-function classEntry(index, name, probability) {
-  const input = made("input", { type: "radio", name: "own-photo-class", value: String(index) });
-  const share = made("span", { className: "own-photo-share" });
-  if (probability !== undefined) {
-    share.textContent = probability < 0.0005 ? "< 0.1%" : `${(100 * probability).toFixed(1)}%`;
-  }
-  const label = made("label", { className: "own-photo-class" });
-  label.style.setProperty("--share", `${100 * (probability ?? 0)}%`);
-  label.append(input, made("span", { textContent: name }), share);
-  return label;
+  const more = found.length > MATCHES ? `, the first ${MATCHES} are listed` : "";
+  part("found").textContent = typed ? `${found.length} of ${classes.length} classes${more}` : "";
 }
 
 function listPictures() {
@@ -290,31 +242,16 @@ function listPictures() {
 }
 
 /**
- * @param {string} key
- * @param {string} title
- * @param {HTMLElement} image
+ * The reader's picture stands beside ours once it has been read.
+ * @param {Picture} picture
+ * @param {Answer} answer
  */
-function pictureEntry(key, title, image) {
-  const label = made("label", { className: "own-photo-picture", title });
-  label.append(made("input", { type: "radio", name: "own-photo-picture", value: key, ariaLabel: title }), image);
-  return label;
-}
-
-/** The reader's picture stands beside ours once it has been read. */
-function drawThumbnail() {
-  if (!own || !shown) return;
+function listOwn(picture, { view }) {
+  if (own === picture) return;
+  own = picture;
   const list = part("pictures");
-  const { key, name } = own;
-  if (list.querySelector(`input[value="${key}"]`)) return;
   list.querySelector("[data-own]")?.remove();
-  const { view } = shown.answer;
-  const canvas = made("canvas", { width: view.width, height: view.height });
-  const rgba = new Uint8ClampedArray(4 * view.width * view.height).fill(255);
-  for (let from = 0, to = 0; from < view.data.length; to++) {
-    for (let channel = 0; channel < 3; channel++) rgba[to++] = view.data[from++];
-  }
-  canvas.getContext("2d")?.putImageData(new ImageData(rgba, view.width, view.height), 0, 0);
-  const entry = pictureEntry(key, name, canvas);
+  const entry = pictureEntry(picture.key, picture.name, thumbnail(view));
   entry.dataset.own = "";
   list.append(entry);
 }
@@ -333,8 +270,7 @@ let taken = 0;
 function take(files) {
   const [file] = files ?? [];
   if (!file) return;
-  own = { key: `own-${++taken}`, name: file.name || "the picture", file };
-  choose({ picture: own, target: null });
+  choose({ picture: { key: `own-${++taken}`, name: file.name || "the picture", file }, target: null });
 }
 
 function listen() {
@@ -378,31 +314,15 @@ function listen() {
   part("right").addEventListener("change", () => choose({ right: part("right").value }));
   part("opacity").addEventListener("input", () => {
     part("percent").textContent = `${part("opacity").value}%`;
-    draw();
+    paint();
   });
-  part("curtain").addEventListener("input", () => drawCurtain(Number(part("curtain").value)));
+  part("curtain").addEventListener("input", () => drawCurtain(part, Number(part("curtain").value)));
   const frame = part("frame");
   for (const kind of ["pointerdown", "pointermove"]) {
     frame.addEventListener(kind, (/** @type {PointerEvent} */ event) => {
       if (!event.buttons || !state.right) return;
       const { left, width } = frame.getBoundingClientRect();
-      drawCurtain(Math.min(100, Math.max(0, (100 * (event.clientX - left)) / width)));
+      drawCurtain(part, Math.min(100, Math.max(0, (100 * (event.clientX - left)) / width)));
     });
   }
-}
-
-/** @param {number} percent of the picture that is left of the curtain */
-function drawCurtain(percent) {
-  part("curtain").value = percent;
-  part("frame").style.setProperty("--curtain", `${percent}%`);
-}
-
-/**
- * @template {keyof HTMLElementTagNameMap} Tag
- * @param {Tag} tag
- * @param {Partial<HTMLElementTagNameMap[Tag]>} properties
- * @returns {HTMLElementTagNameMap[Tag]}
- */
-function made(tag, properties) {
-  return Object.assign(document.createElement(tag), properties);
 }

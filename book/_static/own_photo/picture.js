@@ -1,5 +1,5 @@
-// From a file that a reader gives to its pixels, as gmcam/images/reading.py reads it: upright, of an animation
-// the first frame, colour profiles left aside, transparency laid over white.
+// From a reader's file to its pixels, as gmcam/images/reading.py reads it: upright, of an animation the first
+// frame, colour profiles left aside, transparency laid over white.
 
 import { overWhite } from "./resize.js";
 
