@@ -5,6 +5,7 @@ processor is measured; on a machine that has more to do than it has cores, the l
 """
 
 import base64
+import copy
 import io
 import json
 import os
@@ -187,9 +188,19 @@ def test_squeezenet_is_tested_too():
         pytest.skip("there are no weights of SqueezeNet: set TORCH_HOME to the folder that has them")
 
 
+def uncertainty(network, picture, target, **how):
+    """By how much torch's map changes when it computes in float64.
+
+    Where two values tie in a max pooling, rounding decides which of them gets the gradient.
+    """
+    exact = gmcam.Network(copy.deepcopy(network.module).double(), input_shape=network.input_shape)
+    single = gmcam.explain(network, picture, target, **how).maps
+    return (gmcam.explain(exact, picture.double(), target, **how).maps - single).abs().max().item()
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_map_of_a_dropped_file_is_pythons(browser, address, network, name):
-    """Within 1e-4 of the map's maximum: all methods, at all layers, for the top class and for another."""
+    """Within 1e-4 of the map's maximum, or of what torch is sure of: all methods and layers, two classes."""
     with Photo(browser, address) as tab:
         tab.part("network").select_option(network.name)
         tab.ready()
@@ -215,7 +226,10 @@ def test_every_map_of_a_dropped_file_is_pythons(browser, address, network, name)
                     (found,) = tab.answer(lambda method=method: tab.method(method))["maps"]
                     own = unpacked(found[1], np.float32, expected.maps[0].shape)
                     gap = np.abs(own - expected.maps[0].numpy()).max()
-                    if found[0] != method or found[2] != expected.empty[0] or gap > 1e-4:
+                    assert (found[0], found[2]) == (method, expected.empty[0].item())
+                    if gap > 1e-4 and gap > 2 * uncertainty(
+                        network, picture, target, method=method, layer=path
+                    ):
                         wrong[target, label, method] = gap
         assert wrong == {}
         assert tab.complaints == []
