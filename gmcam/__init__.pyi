@@ -8,6 +8,7 @@ from . import postprocess as postprocess
 from . import views as views
 from .capture import Capture as Capture
 from .capture import capture as capture
+from .export import export_onnx as export_onnx
 from .images import PHOTOS as PHOTOS
 from .images import Scene as Scene
 from .images import open_picture as open_picture

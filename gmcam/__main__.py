@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from gmcam.files import written_whole
 
 TOP = 5
 # The article's nine and its own.
@@ -154,7 +154,7 @@ def _explain(options: argparse.Namespace) -> None:
         raise ValueError(f"the output {out} has no name; call it {out}/FILE.png")
     if out.suffix.lower() != ".png":
         raise ValueError(f"the output is a PNG picture; call it {out.with_suffix('.png')}, not {out}")
-    with _written_whole(out) as unfinished:
+    with written_whole(out) as unfinished:
         picture = gmcam.open_picture(options.image)
         network = gmcam.load(options.network, options.weights)
         targets = [int(name) if name.isdecimal() else name for name in options.classes] or None
@@ -167,27 +167,6 @@ def _explain(options: argparse.Namespace) -> None:
             print(f"the map for {result.label(index)} is empty: nothing at {result.layer} speaks for it")
         gmcam.show(picture, result).savefig(unfinished, format="png", bbox_inches="tight")
     print(f"wrote {out}")
-
-
-@contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to, moved there at the end; a failure leaves neither."""
-    if not path.parent.is_dir():
-        raise ValueError(f"the output folder {path.parent} does not exist")
-    if path.is_dir():
-        raise ValueError(f"the output {path} is a folder; name a file in it")
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".gmcam-", suffix=path.suffix)
-    except OSError as error:
-        raise ValueError(f"the output folder {path.parent} cannot be written ({error.strerror})") from None
-    os.close(handle)
-    unfinished = Path(name)
-    try:
-        yield unfinished
-        unfinished.chmod(0o644)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _methods(options: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 from gmcam.capture import (
@@ -1095,3 +1096,12 @@ def test_errors_say_what_was_wrong_and_what_would_be_right(pictures, case):
     with pytest.raises(ValueError) as error:
         capture(**{"module": module, "inputs": pictures, "targets": 0, "layers": ["conv"]} | change)
     assert str(error.value) == sentence
+
+
+def test_a_pass_is_recorded_as_a_graph_that_serves_any_picture(gap_network, pictures):
+    def run(inputs):
+        found = capture(gap_network, inputs, lambda logits: logits[:, 1] ** 2, ["relu"])
+        return found.gradients["relu"]
+
+    recorded = make_fx(run)(pictures[:1])
+    assert torch.equal(recorded(pictures[1:2]), run(pictures[1:2]))

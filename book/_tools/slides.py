@@ -45,13 +45,17 @@ def shown_names(notebooks: Path) -> dict[str, str]:
 
 
 def write(notebooks: Path, folder: Path) -> list[Path]:
-    """Write a deck for every numbered chapter, an index, and the scripts they need, into ``folder``.
+    """Write a deck for every numbered chapter with cells, an index, and the scripts they need, to ``folder``.
 
     Raises ``FileNotFoundError`` where a chapter has not been executed.
     """
     contents = yaml.safe_load((BOOK.parent / "_toc.yml").read_text())
     parts = {
-        part["caption"]: [Path(chapter["file"]).name for chapter in part["chapters"]]
+        part["caption"]: [
+            path.stem
+            for path in (BOOK.parent / f"{chapter['file']}.ipynb" for chapter in part["chapters"])
+            if path.exists()
+        ]
         for part in contents["parts"]
         if part.get("numbered")
     }

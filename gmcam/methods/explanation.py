@@ -120,19 +120,14 @@ def explain(
     """
     entry = _entry(method)
     entry.check(options)
-    network = _network(network, images)
+    network = as_network(network, images)
     _check_tokens(entry, network)
     several = isinstance(layer, list | tuple)
     if several and entry.keeps:
         raise ValueError(f"{method} explains no single layer, so there are none to choose from")
     if fuse is not None and not (several and isinstance(fuse, str) and fuse in FUSE):
         raise ValueError(f"fuse is one of {', '.join(FUSE)}, for a list of layers; it is {fuse!r}")
-    asked = layer if isinstance(layer, list | tuple) else [layer]
-    if not asked:
-        raise ValueError("the list of layers is empty; name at least one")
-    for name in asked:
-        if name is not None and not isinstance(name, str):
-            raise ValueError(f"a layer goes by its name, not by {name!r}")
+    asked = as_list(layer)
     layers = [INPUT] if entry.keeps else [network.layer_path(name) for name in asked]
     inputs = network.prepare(images)
     wanted = _indices(network, targets)
@@ -174,7 +169,7 @@ def compare(
     entries = [_entry(name) for name in methods]
     if not entries:
         raise ValueError("the list of methods is empty; name at least one")
-    network = _network(network, images)
+    network = as_network(network, images)
     for entry in entries:
         _check_tokens(entry, network)
     path = INPUT if all(entry.keeps for entry in entries) else network.layer_path(layer)
@@ -201,7 +196,19 @@ def _entry(name: str) -> Method:
     return METHODS[name]
 
 
-def _network(network: Anything, images: Images) -> Network:
+def as_list(layer: str | Layers | None) -> list[str | None]:
+    """The names of one layer or of several; None stands for the default. ``ValueError`` for anything else."""
+    asked: list[str | None] = [*layer] if isinstance(layer, list | tuple) else [layer]
+    if not asked:
+        raise ValueError("the list of layers is empty; name at least one")
+    for name in asked:
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"a layer goes by its name, not by {name!r}")
+    return asked
+
+
+def as_network(network: Anything, images: Images | None) -> Network:
+    """The network itself, or one around a module, with pictures of the size of ``images``."""
     if isinstance(network, Network):
         return network
     wrapped = Network(network)

@@ -6,18 +6,15 @@ import subprocess
 import sys
 import time
 import zipfile
-from functools import partial
 from html import unescape
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from types import SimpleNamespace
 from urllib.parse import unquote
 
 import nbformat
 import pytest
 import slides
-from served import Package, fetch, npm
+from browsing import Tab, server, settle
 
 import gmcam
 from gmcam.exercises import all_exercises
@@ -46,18 +43,6 @@ def built(tmp_path_factory):
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     minutes = (time.monotonic() - started) / 60
     return SimpleNamespace(html=out / "_build" / "html", log=run.stdout + run.stderr, minutes=minutes)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="install requirements-test.txt")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium on this machine: install Debian's package of that name")
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def pages(html: Path) -> list[Path]:
@@ -147,39 +132,8 @@ def test_no_equation_number_or_reference_is_left_open(built):
 @pytest.fixture(scope="module")
 def served(built):
     """The book's address on a server of this machine."""
-    handler = partial(QuietHandler, directory=str(built.html))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-class Tab:
-    """A page of the browser that may not leave this machine, and all that it complains of."""
-
-    def __init__(self, browser, address, **context):
-        self.complaints = []
-        self.page = browser.new_page(**context)
-        self.page.route(re.compile(r"^https?://(?!127\.0\.0\.1[:/])"), self.refuse)
-        self.page.on("console", lambda m: m.type == "error" and self.complaints.append(m.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
-        self.page.goto(address, wait_until="load")
-
-    def refuse(self, route):
-        self.complaints.append(f"from outside: {route.request.url}")
-        route.abort()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.page.close()
+    with server(built.html) as address:
+        yield address
 
 
 @pytest.mark.parametrize("width", [375, 1280])
@@ -211,22 +165,6 @@ def test_pages_are_accessible(built, served, browser, axe, scheme):
     assert faults == {}
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory):
-    """The script of axe-core, fetched like those that the pages use."""
-    package = Package(
-        "axe-core",
-        "4.14.1",
-        "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
-        "package/",
-        ("axe.min.js",),
-        "axe",
-    )
-    into = tmp_path_factory.mktemp("axe") / "axe"
-    fetch(package, into, npm())
-    return (into / "axe.min.js").read_text()
-
-
 def test_search_finds_pages_with_nothing_from_outside(served, browser):
     with Tab(browser, f"{served}/search.html?q=guidance") as tab:
         tab.page.wait_for_selector("#search-results li a")
@@ -237,15 +175,6 @@ def test_search_finds_pages_without_a_server(built, browser):
     """The browser refuses the excerpts below the hits then, and says so in its console."""
     with Tab(browser, f"{built.html.as_uri()}/search.html?q=guidance") as tab:
         tab.page.wait_for_selector("#search-results li a")
-
-
-def settle(page):
-    """Wait until formulas and widgets stand."""
-    page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise !== undefined")
-    page.evaluate("window.MathJax?.startup?.promise")
-    if page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count():
-        page.wait_for_selector(".jupyter-widgets", timeout=20_000)
-    page.wait_for_timeout(100)
 
 
 def options(select):

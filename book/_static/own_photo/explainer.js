@@ -1,0 +1,237 @@
+// The worker: it decodes a picture, runs the network and computes the maps, so that the page never waits.
+// Every job is told in full, and what earlier ones left is used again: after a restart, the page sends the
+// same job once more.
+
+import { prepare } from "./resize.js";
+import { METHODS, postprocess, upsample } from "./saliency.js";
+import { topClasses } from "./words.js";
+import { Fault, read } from "./picture.js";
+
+/** @import { Pixels, Preprocessing } from "./resize.js" */
+/** @import { Stack } from "./saliency.js" */
+/** @import { Guess } from "./words.js" */
+
+/** @typedef {{path: string, label: string, shape: [number, number, number], cam: boolean}} Layer */
+
+/**
+ * A network's description, as book/_tools/own_photo.py writes it.
+ * @typedef {object} Description
+ * @property {string} name
+ * @property {string} title
+ * @property {string} licence
+ * @property {string} accuracy
+ * @property {string[]} classes
+ * @property {Layer[]} layers shallow to deep
+ * @property {[number, number]} size of its input
+ * @property {Preprocessing} preprocessing
+ * @property {string} model the file's name
+ * @property {number} bytes of the file
+ */
+
+/**
+ * What is asked for. `target` is null for the most probable class; `methods` are names in METHODS.
+ * @typedef {object} Job
+ * @property {number} id
+ * @property {{script: string, wasm: string}} runtime addresses
+ * @property {Description} network
+ * @property {string} model its address
+ * @property {{key: string, file: Blob, name: string}} picture
+ * @property {number | null} target
+ * @property {string} layer path
+ * @property {string[]} methods
+ */
+
+/** @typedef {{method: string, map: Float32Array, fine: Float32Array, empty: boolean}} Drawn */
+
+/**
+ * `view` is what the network sees, finer than it sees it; `maps` have the size of its input, `fine` ones
+ * that of the view.
+ * @typedef {object} Answer
+ * @property {number} id
+ * @property {Guess[]} top the most probable classes
+ * @property {Float32Array} logits
+ * @property {Guess} target
+ * @property {Pixels} view
+ * @property {Drawn[]} maps
+ */
+
+const VIEW = 400; // about as many pixels as the page has room for
+
+/** @type {any} the runtime, which comes without types here */
+let ort;
+/** @type {{model: string, run: (feeds: object) => Promise<any>, release: () => Promise<void>} | undefined} */
+let session;
+/** @type {{key: string, view: Pixels, input: Float32Array} | undefined} */
+let prepared;
+/** @type {{key: string, outputs: Record<string, {data: Float32Array, dims: number[]}>} | undefined} */
+let passed;
+
+self.onmessage = async ({ data: job }) => {
+  const { id } = job;
+  if (job.ping) return self.postMessage({ id, pong: true });
+  try {
+    self.postMessage(await explain(job));
+  } catch (error) {
+    passed = undefined;
+    self.postMessage({ id, fault: told(error), spent: !(error instanceof Fault) });
+  }
+};
+
+/**
+ * @param {Job} job
+ * @returns {Promise<Answer>}
+ */
+async function explain({ id, runtime, network, model, picture, target, layer, methods }) {
+  const say = (/** @type {string} */ progress) => self.postMessage({ id, progress });
+  if (!ort) load(runtime.wasm);
+  if (session?.model !== model) load(model); // both come while the picture is read
+  const pictureKey = `${picture.key} ${network.name}`;
+  if (prepared?.key !== pictureKey) {
+    say(`Reading ${picture.name}…`);
+    prepared = { key: pictureKey, ...look(await read(picture.file, picture.name), network) };
+  }
+  if (!ort) {
+    say("Loading the runtime…");
+    ort = await start(runtime);
+  }
+  if (session?.model !== model) {
+    say(`Loading ${network.title} (${(network.bytes / 1e6).toFixed(1)} MB)…`);
+    await session?.release();
+    session = undefined;
+    const running = await ort.InferenceSession.create(new Uint8Array(await load(model)));
+    session = { model, run: (feeds) => running.run(feeds), release: () => running.release() };
+  }
+  let index = target;
+  if (index === null) {
+    const { logits } = await pass(network, pictureKey, 0); // of any class: they are the same for all
+    index = topClasses(logits.data, network.classes, 1)[0].index;
+  }
+  const outputs = await pass(network, pictureKey, index);
+  const logits = outputs.logits.data;
+  const stack = (/** @type {string} */ kind) => {
+    const { data, dims } = outputs[`${kind}:${layer}`];
+    return /** @type {Stack} */ ({ data, shape: dims.slice(1) });
+  };
+  const [M, C] = [stack("maps"), stack("gradients")];
+  const { view } = prepared;
+  const maps = methods.map((method) => {
+    const { map, empty } = postprocess(METHODS[method].compute(M, C), network.size);
+    const fine = upsample({ data: map, shape: network.size }, [view.height, view.width]).data;
+    return { method, map, fine, empty };
+  });
+  const all = topClasses(logits, network.classes, network.classes.length);
+  const chosen = /** @type {Guess} */ (all.find((guess) => guess.index === index));
+  return { id, top: all.slice(0, 5), logits, target: chosen, view, maps };
+}
+
+/**
+ * What the network sees of a picture, and its input.
+ * @param {Pixels} pixels
+ * @param {Description} network
+ */
+function look(pixels, { preprocessing }) {
+  const { resize, crop } = preprocessing;
+  const times = Math.max(1, Math.round(VIEW / crop));
+  let made;
+  try {
+    made = prepare(pixels, preprocessing);
+  } catch (error) {
+    const slender = error instanceof RangeError && /slender/.test(error.message);
+    throw slender ? new Fault(sentence(error.message)) : error;
+  }
+  const finer = { ...preprocessing, resize: times * resize, crop: times * crop };
+  return { input: made.input, view: prepare(pixels, finer).shown };
+}
+
+/**
+ * One pass forwards and backwards: logits, and the maps of all layers for one class.
+ * @param {Description} network
+ * @param {string} pictureKey
+ * @param {number} index
+ */
+async function pass({ classes, size }, pictureKey, index) {
+  const key = `${pictureKey} ${index}`;
+  if (passed?.key === key) return passed.outputs;
+  if (!session || !prepared) throw new Error("no session");
+  const weights = new Float32Array(classes.length);
+  weights[index] = 1;
+  passed = undefined; // its room is wanted
+  const outputs = await session.run({
+    image: new ort.Tensor("float32", prepared.input, [1, 3, ...size]),
+    weights: new ort.Tensor("float32", weights, [1, classes.length]),
+  });
+  passed = { key, outputs };
+  return outputs;
+}
+
+/**
+ * The runtime, in this thread alone: more of them need headers that few servers of static pages send.
+ * @param {{script: string, wasm: string}} addresses
+ */
+async function start({ script, wasm }) {
+  const binary = await load(wasm);
+  try {
+    await WebAssembly.compile(new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0])); // the empty program
+  } catch (error) {
+    throw new Fault(
+      `This browser does not allow WebAssembly here (${/** @type {Error} */ (error).message}); ` +
+        "allow it for this page, or use another browser.",
+    );
+  }
+  const loaded = await import(script);
+  loaded.env.wasm.numThreads = 1;
+  loaded.env.wasm.wasmBinary = binary;
+  return loaded;
+}
+
+/** @type {Map<string, Promise<ArrayBuffer>>} files that are on their way */
+const coming = new Map();
+
+/**
+ * A file of the book; a second call waits for the same one.
+ * @param {string} address
+ */
+async function load(address) {
+  const file = coming.get(address) ?? unpacked(address);
+  coming.set(address, file);
+  try {
+    return await file;
+  } finally {
+    coming.delete(address); // neither a fault nor its bytes are kept
+  }
+}
+
+/**
+ * A file of the book. Some servers unpack .gz files on their way; the first two bytes tell.
+ * @param {string} address
+ */
+async function unpacked(address) {
+  const missing = (/** @type {string} */ why) =>
+    new Fault(`A part of this page could not be loaded (${why}); look at your connection and try again.`);
+  const response = await fetch(address).catch((error) => {
+    throw missing(error.message);
+  });
+  if (!response.ok) throw missing(`${response.status} for ${address.split("/").pop()}`);
+  const data = await response.arrayBuffer();
+  const [first, second] = new Uint8Array(data, 0, 2);
+  if (first !== 0x1f || second !== 0x8b) return data;
+  return new Response(new Blob([data]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+
+/**
+ * An error in the page's words.
+ * @param {unknown} error
+ */
+function told(error) {
+  if (error instanceof Fault) return error.message;
+  const message = error instanceof Error ? error.message : String(error);
+  if (error instanceof RangeError || /bad_alloc|memory|allocat/i.test(message)) {
+    return "The memory of this browser does not suffice; choose a smaller picture, or close other pages.";
+  }
+  return sentence(`this picture could not be explained (${message})`);
+}
+
+/** @param {string} text */
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}.`;
+}

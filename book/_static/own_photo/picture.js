@@ -1,0 +1,64 @@
+// From a reader's file to its pixels, as gmcam/images/reading.py reads it: upright, of an animation the first
+// frame, colour profiles left aside, transparency laid over white.
+
+import { overWhite } from "./resize.js";
+
+/** @import { Pixels } from "./resize.js" */
+
+/** What a reader can do something about; the message is for the page. */
+export class Fault extends Error {}
+
+export const MAX_PIXELS = 120e6; // as in Python
+const STRIP = 4e6; // pixels unpacked at a time: some browsers have no canvas for fifty million
+
+/**
+ * The pixels of a picture file.
+ * @param {Blob} file
+ * @param {string} name as it stands in messages
+ * @returns {Promise<Pixels>}
+ * @throws {Fault} for a file that is empty, no picture, or too large
+ */
+export async function read(file, name) {
+  if (file.size === 0) throw new Fault(`${name} is empty (zero bytes); choose a picture file.`);
+  const bitmap = await decode(file, name);
+  try {
+    const { width, height } = bitmap;
+    if (width * height > MAX_PIXELS) {
+      throw new Fault(
+        `${name} unpacks to more than ${MAX_PIXELS / 1e6} megapixels; scale it down first.`,
+      );
+    }
+    const data = new Uint8Array(3 * width * height);
+    const rows = Math.min(height, Math.max(1, Math.floor(STRIP / width)));
+    const canvas = new OffscreenCanvas(width, rows);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    if (!context) throw new Fault(`${name} is too wide for this browser; scale it down first.`);
+    for (let top = 0; top < height; top += rows) {
+      context.clearRect(0, 0, width, rows);
+      context.drawImage(bitmap, 0, -top);
+      const strip = Math.min(rows, height - top);
+      const { data: rgba } = context.getImageData(0, 0, width, strip);
+      data.set(overWhite(rgba, width, strip).data, 3 * width * top);
+    }
+    return { data, width, height };
+  } finally {
+    bitmap.close(); // its memory would wait for the collector
+  }
+}
+
+/**
+ * @param {Blob} file
+ * @param {string} name
+ */
+async function decode(file, name) {
+  try {
+    return await createImageBitmap(file, {
+      colorSpaceConversion: "none",
+      imageOrientation: "from-image",
+      premultiplyAlpha: "none",
+    });
+  } catch (error) {
+    // Every browser says something else of a text, a torn file and a format that it does not know.
+    throw new Fault(`${name} is not a picture that this browser can read; try PNG or JPEG.`);
+  }
+}

@@ -1,0 +1,298 @@
+"""What the page *Try your own photo* needs, made when the book is built: the directive ``own-photo``.
+
+Networks are exported with their gradients, our own two and SqueezeNet where its weights are on the disk;
+ONNX Runtime is fetched by npm at a pinned version, like the scripts of ``served``; six pictures and a
+description are written beside them, and all of it once more as one page that opens from a file. Nothing
+of this is kept in the repository. What cannot be had is left out, and the page says so.
+"""
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import shutil
+import subprocess
+from importlib.metadata import metadata
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torchvision
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from served import Package, fetch, npm
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+import gmcam
+from gmcam.images import PHOTOS
+from gmcam.networks import EMBEDDED, Network, load_card, weights_on_disk
+from gmcam.networks.loading import checkpoint
+from gmcam.views.figures import _colour_table
+
+LOGGER = logging.getLogger(__name__)
+PAGE = "own_photo"
+HERE = Path(__file__).parent
+MODULES = HERE.parent / "_static" / PAGE
+ONE_FILE = "own_photo_one_file.html"
+RUNTIME = Package(
+    "onnxruntime-web",
+    "1.30.0",
+    "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
+    "package/dist/",
+    ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
+    "onnxruntime-web",
+)
+# The first network is the one that the page begins with.
+SQUEEZENETS = ("squeezenet1_1", "squeezenet1_0")
+OURS = ("collage-vgg", "collage-resnet")
+SCENES = {"cat_and_cup": ("cat", "cup"), "flower_and_motorbike": ("flower", "motorbike")}
+PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut")
+SIDE = 640  # pixels of a photograph's longer side: a download that nobody waits for
+
+# Of Equation 3, and of each method in the order of the page. What a method is made of lights up with it.
+WEIGHTS = r"\lambda_k = \frac{1}{Z} \sum_{i,j} C_k(i, j)"
+EQUATIONS = {
+    "cam": (r"\sum_k w_k M_k", ""),
+    "grad_cam": (r"\text{ReLU}\left(\sum_k \lambda_k M_k\right)", "gmcam"),
+    "hires_cam": (r"\sum_k C_k \odot M_k", ""),
+    "guidance_map": (r"GM = \text{ReLU}\left(\sum_k C_k \odot M_k\right)", "gmcam"),
+    "gmcam": (r"\text{ReLU}\left(\sum_k \lambda_k (GM \odot M_k)\right)", ""),
+}
+
+
+def make(folder: Path, cache: Path) -> None:
+    """Write everything that the page loads into ``folder``; ``cache`` keeps what takes long to make."""
+    missing: list[str] = []
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    contents = {
+        "runtime": runtime(folder, cache, missing),
+        "networks": networks(folder, cache, missing),
+        "pictures": pictures(folder),
+        "colours": _colour_table().flatten().tolist(),
+        "missing": missing,
+    }
+    (folder / f"{PAGE}.json").write_text(json.dumps(contents))
+    (folder / ONE_FILE).write_text(one_file(folder, contents))
+    for sentence in missing:
+        LOGGER.info("Try your own photo: %s", sentence)
+
+
+def runtime(folder: Path, cache: Path, missing: list[str]) -> dict[str, str] | None:
+    """ONNX Runtime's script and its program, the latter compressed."""
+    fetched = cache / f"{RUNTIME.folder}-{RUNTIME.version}"
+    try:
+        if not fetched.exists():
+            fetch(RUNTIME, fetched, npm())
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        missing.append(f"ONNX Runtime could not be fetched when this page was built ({error}).")
+        return None
+    script, program = RUNTIME.files
+    names = {"script": f"ort-{RUNTIME.version}.mjs", "wasm": f"ort-{RUNTIME.version}.wasm.gz"}
+    shutil.copy(fetched / script, folder / names["script"])
+    (folder / names["wasm"]).write_bytes(compressed((fetched / program).read_bytes()))
+    return {**names, "version": RUNTIME.version}
+
+
+def networks(folder: Path, cache: Path, missing: list[str]) -> list[dict[str, Any]]:
+    """A graph and a description of every network at hand, that of ImageNet first."""
+    there = [name for name in SQUEEZENETS if weights_on_disk(name)][:1]
+    if not there:
+        files = " or ".join(checkpoint(default_weights(name)).name for name in SQUEEZENETS)
+        missing.append(
+            f"SqueezeNet is not among the networks: its weights ({files}) were not on the machine that "
+            "built this page, and a build downloads none."
+        )
+    described = []
+    for name in (*there, *OURS):
+        try:
+            network = gmcam.load(name)
+            graph = exported(network, cache)
+        except (ImportError, ValueError) as error:
+            missing.append(f"{name} could not be exported when this page was built ({error}).")
+            continue
+        data = compressed(graph.read_bytes())
+        model = f"{name}.onnx.gz"
+        (folder / model).write_bytes(data)
+        described.append({**description(network), "model": model, "bytes": len(data)})
+    return described
+
+
+def exported(network: Network, cache: Path) -> Path:
+    """The network's graph, made once for these weights and this exporter."""
+    from gmcam import export  # not above: without onnx the book is built all the same
+
+    digest = hashlib.sha256(Path(export.__file__).read_bytes() + gmcam.__version__.encode())
+    for value in network.module.state_dict().values():
+        digest.update(value.numpy().tobytes())
+    path = cache / f"{network.name}-{digest.hexdigest()[:12]}.onnx"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        gmcam.export_onnx(network, list(network.layers.values()), path)
+    return path
+
+
+def description(network: Network) -> dict[str, Any]:
+    """What the page says of a network and has to know to use it."""
+    preprocess = network.preprocess
+    title, licence, accuracy = card(network.name)
+    return {
+        "name": network.name,
+        "title": title,
+        "licence": licence,
+        "accuracy": accuracy,
+        "classes": network.classes,
+        "layers": [
+            {"path": path, "label": label, "shape": network.found.shapes[path], "cam": has_cam(network, path)}
+            for label, path in network.layers.items()
+        ],
+        "size": network.input_shape[1:],
+        "preprocessing": {
+            key: getattr(preprocess, key) for key in ("resize", "crop", "mean", "std", "squash")
+        },
+    }
+
+
+def has_cam(network: Network, layer: str) -> bool:
+    """Whether CAM is defined at a layer: ``explain`` computes the logit from the map to know."""
+    try:
+        gmcam.explain(network, gmcam.photo("chelsea"), 0, method="cam", layer=layer)
+    except ValueError:
+        return False
+    return True
+
+
+def card(name: str) -> tuple[str, str, str]:
+    """A network's title, and sentences on its licence and its accuracy, from where its weights come."""
+    if name in EMBEDDED:
+        accuracy = load_card(name)["test_accuracy"]
+        licence = metadata("gmcam")["License-Expression"]
+        return (
+            f"{name}, of this book",
+            f"Licence: {licence}.",
+            f"Right on {accuracy:.1%} of collage scenes that it was not trained on; it knows eight classes.",
+        )
+    weights = default_weights(name)
+    path = checkpoint(weights)
+    stated = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    title = f"{name.replace('squeezenet', 'SqueezeNet ').replace('_', '.')}, ImageNet"
+    if hashlib.sha256(path.read_bytes()).hexdigest().startswith(path.stem.rsplit("-", 1)[-1]):
+        licence = f"Weights of torchvision, licence: {metadata('torchvision')['License']}."
+        return title, licence, f"Right on {stated:.1f}% of ImageNet's validation pictures, says torchvision."
+    return (
+        title,
+        f"Torchvision's architecture, licence: {metadata('torchvision')['License']}.",
+        f"The weights of this build are others under torchvision's name; of its own, it says that they are "
+        f"right on {stated:.1f}% of ImageNet's validation pictures.",
+    )
+
+
+def default_weights(name: str) -> Any:
+    """The weights that ``gmcam.load`` takes."""
+    return torchvision.models.get_model_weights(name).DEFAULT
+
+
+def pictures(folder: Path) -> list[dict[str, str]]:
+    """Two collage scenes as PNG, and four photographs as JPEG, small enough for a telephone."""
+    listed = []
+    for name, labels in SCENES.items():
+        gmcam.scene(*labels, seed=3).image.save(folder / f"{name}.png")
+        listed.append({"file": f"{name}.png", "title": f"A collage of a {labels[0]} and a {labels[1]}"})
+    for name in PHOTOGRAPHS:
+        picture = gmcam.photo(name)
+        picture.thumbnail((SIDE, SIDE))
+        picture.save(folder / f"{name}.jpg", quality=90)
+        listed.append({"file": f"{name}.jpg", "title": PHOTOS[name].title})
+    return listed
+
+
+def compressed(data: bytes) -> bytes:
+    """As gzip, the same bytes for the same data."""
+    return gzip.compress(data, 9, mtime=0)
+
+
+def body(static: str, formula: Any) -> str:
+    """The page's own part as HTML. ``formula`` makes HTML of TeX."""
+    cards = [
+        f'<label class="own-photo-method" data-used-by="{uses}">'
+        f'<input type="radio" name="own-photo-method" value="{name}" '
+        f'aria-labelledby="own-photo-{name}">'
+        f'<span id="own-photo-{name}">{gmcam.METHODS[name].title}</span>{formula(equation)}</label>'
+        for name, (equation, uses) in EQUATIONS.items()
+    ]
+    template = Template((HERE / f"{PAGE}.html").read_text())
+    return template.substitute(static=static, methods="\n".join(cards), weights=formula(WEIGHTS))
+
+
+def for_mathjax(tex: str) -> str:
+    """A formula as Sphinx writes it."""
+    return rf'<span class="math notranslate nohighlight">\({html.escape(tex)}\)</span>'
+
+
+def as_mathml(tex: str) -> str:
+    """A formula that browsers draw by themselves."""
+    return f'<span class="math">{tex2mathml(tex)}</span>'
+
+
+def one_file(folder: Path, contents: dict[str, Any]) -> str:
+    """The page with all that it loads inside, of the very same modules."""
+    order = ("resize", "saliency", "colours", "words", "picture", "explainer", "caller")
+    order += ("entries", "stage", "page")
+    modules = {f"{name}.js": (MODULES / f"{name}.js").read_text() for name in order}
+    if contents["runtime"]:
+        script = contents["runtime"]["script"]
+        modules = {script: (folder / script).read_text(), **modules}
+    parts = [f'<script type="text/plain" data-module="{n}">{text}</script>' for n, text in modules.items()]
+    for path in sorted(folder.iterdir()):
+        if path.name not in modules:
+            data = base64.b64encode(path.read_bytes()).decode()
+            parts.append(f'<script type="text/plain" id="{path.name}">{data}</script>')
+    return Template((HERE / ONE_FILE).read_text()).substitute(
+        style=(MODULES / f"{PAGE}.css").read_text(),
+        body=body(".", as_mathml),
+        parts="\n".join(parts),
+    )
+
+
+class OwnPhotoDirective(SphinxDirective):
+    """The page's own part."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.metadata[self.env.docname][PAGE] = True
+        static = "../" * self.env.docname.count("/") + "_static"
+        # Behind what it works on, so that it need not wait for the scripts of the theme.
+        script = f'<script type="module" async src="{static}/{PAGE}/page.js"></script>'
+        return [nodes.raw("", body(static, for_mathjax) + script, format="html")]
+
+
+def prepare(app: Sphinx, config: Config) -> None:
+    """Name the folder in time; it is filled when it is known that a page needs it."""
+    folder = Path(app.srcdir, "_build", PAGE)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.html_static_path.append(str(folder))
+
+
+def fill(app: Sphinx, env: BuildEnvironment) -> None:
+    """Make what the page loads, if pages are made and it is among them."""
+    if app.builder.format == "html" and any(PAGE in entry for entry in env.metadata.values()):
+        build = Path(app.srcdir, "_build")
+        make(build / PAGE / PAGE, build / "own_photo_parts")
+
+
+def load_style(app: Sphinx, page: str, *_: Any) -> None:
+    """Add the style to the page that holds the directive, and to no other."""
+    if PAGE in app.env.metadata.get(page, {}):
+        app.add_css_file(f"{PAGE}/{PAGE}.css")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("own-photo", OwnPhotoDirective)
+    app.connect("config-inited", prepare)
+    app.connect("env-updated", fill)
+    app.connect("html-page-context", load_style)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

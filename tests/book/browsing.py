@@ -1,0 +1,55 @@
+"""Built pages on a server of this machine, in a browser that may not leave it."""
+
+import re
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def server(folder, handler=QuietHandler):
+    """The address at which a folder is served."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as running:
+        Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+class Tab:
+    """A page of the browser that may not leave this machine, and all that it complains of."""
+
+    def __init__(self, browser, address, **context):
+        self.complaints = []
+        self.page = browser.new_page(**context)
+        self.page.route(re.compile(r"^https?://(?!127\.0\.0\.1[:/])"), self.refuse)
+        self.page.on("console", lambda m: m.type == "error" and self.complaints.append(m.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        self.page.goto(address, wait_until="load")
+
+    def refuse(self, route):
+        self.complaints.append(f"from outside: {route.request.url}")
+        route.abort()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.page.close()
+
+
+def settle(page):
+    """Wait until formulas and widgets stand, and the reader's photo has been explained."""
+    page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise !== undefined")
+    page.evaluate("window.MathJax?.startup?.promise")
+    if page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count():
+        page.wait_for_selector(".jupyter-widgets", timeout=20_000)
+    if page.locator("#own-photo").count():
+        page.wait_for_selector('#own-photo:not([data-state="starting"], [data-state="busy"])')
+    page.wait_for_timeout(100)

