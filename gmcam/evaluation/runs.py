@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from gmcam.evaluation.measuring import Choices
 from gmcam.evaluation.metrics import METRICS
+from gmcam.files import UNFINISHED, written_whole
 from gmcam.images.records import Dataset
 from gmcam.methods import METHODS
 from gmcam.networks.network import Network
@@ -46,7 +45,6 @@ SCHEMA = pa.schema(
 )
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pillow", "pycocotools", "captum", "zennit")
 KEPT = "what is finished is kept: make room or allow writing, and give the same command again"
-_UNFINISHED = ".unfinished-"
 
 
 @dataclass(frozen=True)
@@ -124,16 +122,16 @@ def begin(folder: Path, wanted: Mapping[str, Any], dataset: Dataset, choices: Ch
                         "name another folder, or give the same arguments to continue"
                     )
     else:
-        if any(entry.name != "lock" and _UNFINISHED not in entry.name for entry in folder.iterdir()):
+        if any(entry.name != "lock" and UNFINISHED not in entry.name for entry in folder.iterdir()):
             raise ValueError(f"{folder} holds other files and no run; name a new or an empty folder")
         machine = {"threads": torch.get_num_threads(), "platform": platform.platform()}
         started = datetime.now(UTC).isoformat(timespec="seconds")
         text = json.dumps({**wanted, "machine": machine, "started": started}, indent=2)
-        with disk(folder, KEPT):
-            whole(path, lambda unfinished: unfinished.write_text(text + "\n", "utf-8"))
+        with disk(folder, KEPT), written_whole(path) as unfinished:
+            unfinished.write_text(text + "\n", "utf-8")
     with disk(folder, KEPT):
         (folder / "records").mkdir(exist_ok=True)
-        for left in folder.rglob(_UNFINISHED + "*"):  # of a process that was killed
+        for left in folder.rglob(UNFINISHED + "*"):  # of a process that was killed
             left.unlink()
     return missing(folder, dataset, choices)
 
@@ -175,23 +173,8 @@ def _sha256(text: str) -> str:
 def write_block(folder: Path, block: int, rows: list[dict[str, Any]]) -> None:
     """Put a finished block into the folder; ``ValueError`` where the disk takes no more."""
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
-    with disk(folder, KEPT):
-        whole(path_of(folder, block), lambda path: pq.write_table(table, path, write_page_checksum=True))
-
-
-def whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside ``path``, make sure that it is on the disk, then move it there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_UNFINISHED)
-    os.close(handle)
-    unfinished = Path(name)
-    try:
-        write(unfinished)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        unfinished.chmod(0o644)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with disk(folder, KEPT), written_whole(path_of(folder, block)) as unfinished:
+        pq.write_table(table, unfinished, write_page_checksum=True)
 
 
 @contextmanager

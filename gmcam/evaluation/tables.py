@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,9 @@ import numpy as np
 
 from gmcam.evaluation.measuring import MEANS
 from gmcam.evaluation.metrics import METRICS
-from gmcam.evaluation.runs import KEPT, Run, disk, whole
+from gmcam.evaluation.runs import KEPT, Run, disk
 from gmcam.evaluation.totals import Totals, interval
+from gmcam.files import written_whole
 from gmcam.methods import METHODS
 
 if TYPE_CHECKING:  # heavy: those who only measure do not wait for it
@@ -140,7 +140,8 @@ def write_figures(run: Run) -> Path:
     chart = intervals(summary(run))
     with disk(folder, KEPT):
         folder.mkdir(exist_ok=True)
-        whole(folder / "summary.png", partial(chart.savefig, format="png", bbox_inches="tight"))
+        with written_whole(folder / "summary.png") as unfinished:
+            chart.savefig(unfinished, format="png", bbox_inches="tight")
     return folder
 
 
