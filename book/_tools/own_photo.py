@@ -39,6 +39,9 @@ PAGE = "own_photo"
 HERE = Path(__file__).parent
 MODULES = HERE.parent / "_static" / PAGE
 ONE_FILE = "own_photo_one_file.html"
+# The page's modules, each behind those that it imports.
+WORKER = ("resize", "saliency", "words", "picture", "explainer")
+IMPORTED = ("saliency", "colours", "words", "entries", "stage", "caller")
 RUNTIME = Package(
     "onnxruntime-web",
     "1.30.0",
@@ -241,9 +244,7 @@ def as_mathml(tex: str) -> str:
 
 def one_file(folder: Path, contents: dict[str, Any]) -> str:
     """The page with all that it loads inside, of the very same modules."""
-    order = ("resize", "saliency", "colours", "words", "picture", "explainer", "caller")
-    order += ("entries", "stage", "page")
-    modules = {f"{name}.js": (MODULES / f"{name}.js").read_text() for name in order}
+    modules = {f"{name}.js": (MODULES / f"{name}.js").read_text() for name in (*WORKER, *IMPORTED, "page")}
     if contents["runtime"]:
         script = contents["runtime"]["script"]
         modules = {script: (folder / script).read_text(), **modules}
@@ -265,9 +266,12 @@ class OwnPhotoDirective(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         self.env.metadata[self.env.docname][PAGE] = True
         static = "../" * self.env.docname.count("/") + "_static"
-        # Behind what it works on, so that it need not wait for the scripts of the theme.
+        # All of it comes at once, and the script stands behind what it works on, so that it need not wait for
+        # the scripts of the theme.
+        links = [f'<link rel="preload" as="fetch" crossorigin href="{static}/{PAGE}/{PAGE}.json">']
+        links += [f'<link rel="modulepreload" href="{static}/{PAGE}/{name}.js">' for name in IMPORTED]
         script = f'<script type="module" async src="{static}/{PAGE}/page.js"></script>'
-        return [nodes.raw("", body(static, for_mathjax) + script, format="html")]
+        return [nodes.raw("", "\n".join([*links, body(static, for_mathjax), script]), format="html")]
 
 
 def prepare(app: Sphinx, config: Config) -> None:

@@ -450,6 +450,13 @@ def test_the_page_is_accessible_and_fits_its_window(browser, address, axe, schem
         assert tab.page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1
 
 
+def test_every_fault_that_the_page_lists_has_its_test():
+    page = (ROOT / "book" / "own_photo.md").read_text()
+    rows = re.findall(r"^\| (?!what|---).*\|$", page, re.MULTILINE)
+    named = re.findall(r"tests/book/test_own_photo\.py::(\w+)\)` \|$", page, re.MULTILINE)
+    assert len(rows) == len(named) and {name for name in named if name not in globals()} == set()
+
+
 def noise():
     """By how much the machine is busier than it has cores."""
     return max(1, os.getloadavg()[0] / os.cpu_count())

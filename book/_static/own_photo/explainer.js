@@ -29,13 +29,18 @@ import { Fault, read } from "./picture.js";
  */
 
 /**
+ * A reader's file, or the address of one of ours.
+ * @typedef {{key: string, name: string, file?: Blob, address?: string}} Picture
+ */
+
+/**
  * What is asked for. `target` is null for the most probable class; `methods` are names in METHODS.
  * @typedef {object} Job
  * @property {number} id
  * @property {{script: string, wasm: string}} runtime addresses
  * @property {Description} network
  * @property {string} model its address
- * @property {{key: string, file: Blob, name: string}} picture
+ * @property {Picture} picture
  * @property {number | null} target
  * @property {string} layer path
  * @property {string[]} methods
@@ -88,7 +93,8 @@ async function explain({ id, runtime, network, model, picture, target, layer, me
   const pictureKey = `${picture.key} ${network.name}`;
   if (prepared?.key !== pictureKey) {
     say(`Reading ${picture.name}…`);
-    prepared = { key: pictureKey, ...look(await read(picture.file, picture.name), network) };
+    const file = picture.file ?? new Blob([await load(picture.address ?? "")]);
+    prepared = { key: pictureKey, ...look(await read(file, picture.name), network) };
   }
   if (!ort) {
     say("Loading the runtime…");

@@ -6,10 +6,9 @@ import { METHODS } from "./saliency.js";
 import { draw, drawCurtain, tell } from "./stage.js";
 import { search, topClasses } from "./words.js";
 
-/** @import { Answer, Description } from "./explainer.js" */
+/** @import { Answer, Description, Picture } from "./explainer.js" */
 /** @import { Wish } from "./caller.js" */
 
-/** @typedef {{key: string, name: string, file: Blob}} Picture */
 /** @typedef {{file: string, title: string}} Ours */
 
 /**
@@ -89,7 +88,7 @@ async function start() {
   listPictures();
   part("controls").disabled = false;
   const network = contents.networks[0];
-  const picture = await ours(contents.pictures[0]);
+  const picture = ours(contents.pictures[0]);
   state = { picture, network, target: null, layer: network.layers.length - 1, left: "gmcam", right: "" };
   ask();
 }
@@ -258,10 +257,10 @@ function listOwn(picture, { view }) {
 
 /**
  * @param {Ours} one
- * @returns {Promise<Picture>}
+ * @returns {Picture}
  */
-async function ours({ file, title }) {
-  return { key: file, name: title, file: await (await fetch(address(file))).blob() };
+function ours({ file, title }) {
+  return { key: file, name: title, address: address(file) };
 }
 
 let taken = 0;
@@ -292,10 +291,10 @@ function listen() {
   });
   document.addEventListener("paste", (event) => take(event.clipboardData?.files));
 
-  part("pictures").addEventListener("change", async (/** @type {Event} */ event) => {
+  part("pictures").addEventListener("change", (/** @type {Event} */ event) => {
     const key = /** @type {HTMLInputElement} */ (event.target).value;
     const one = contents.pictures.find(({ file }) => file === key);
-    const picture = one ? await ours(one) : own;
+    const picture = one ? ours(one) : own;
     if (picture) choose({ picture, target: null });
   });
   part("network").addEventListener("change", () => {
