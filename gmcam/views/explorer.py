@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import ipywidgets
 from PIL import Image
@@ -106,7 +108,7 @@ def explorer(
         if not upload.value:
             return
         try:
-            subject = _Subject(network, bytes(upload.value[0]["content"]))
+            subject = _Subject(network, _uploaded(upload.value))
         except ValueError as error:  # the picture in hand stays
             said.value = f"<em>{escape(str(error))}</em>"
             return
@@ -121,3 +123,9 @@ def explorer(
     controls = ipywidgets.VBox([target, layer, method, opacity, upload, said])
     wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", grid_gap="1em")
     return ipywidgets.VBox([ipywidgets.Box([picture, controls], layout=wrap)])
+
+
+def _uploaded(files: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]) -> bytes:
+    """What the first file holds; before ipywidgets 8, as in some hosted notebooks, files come by name."""
+    listed = files.values() if isinstance(files, Mapping) else files
+    return bytes(next(iter(listed))["content"])

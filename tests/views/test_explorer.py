@@ -16,7 +16,7 @@ from gmcam import Network, explain
 from gmcam.networks import Preprocessing
 from gmcam.views import explorer as module
 from gmcam.views import overlay
-from gmcam.views.explorer import WIDTH, explorer
+from gmcam.views.explorer import WIDTH, _uploaded, explorer
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
 
@@ -161,6 +161,17 @@ def test_a_reader_can_take_a_picture_of_their_own(network):
     assert same(shown(widget), overlay(base(network, other), result.maps[0], 0.75))
     control(widget, "class").value = (top + 1) % 6
     assert f"Logit {explain(network, other, (top + 1) % 6).score[0]:.2f}" in words(widget)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param(({"name": "a.png", "content": memoryview(b"its bytes")},), id="ipywidgets 8"),
+        pytest.param({"a.png": {"metadata": {"name": "a.png"}, "content": b"its bytes"}}, id="ipywidgets 7"),
+    ],
+)
+def test_an_upload_is_read_as_each_version_of_ipywidgets_gives_it(files):
+    assert _uploaded(files) == b"its bytes"
 
 
 def test_an_upload_that_is_taken_back_leaves_the_picture_in_hand(network):
