@@ -35,29 +35,25 @@ DOWNLOAD = 6_000_000
 pytestmark = [pytest.mark.book, pytest.mark.slow]
 
 
-def build(source, *, environment):
-    """A book whose root is the page; what was printed."""
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The pages of a book whose root is the page."""
+    source = tmp_path_factory.mktemp("own_photo") / "source"
     (source / "book").mkdir(parents=True)
     for name in ("_static", "_tools"):
         shutil.copytree(ROOT / "book" / name, source / "book" / name)
+    for name in ("served", "own_photo_parts"):  # what earlier builds have fetched and exported
+        if (ROOT / "_build" / name).exists():
+            shutil.copytree(ROOT / "_build" / name, source / "_build" / name)
     for name in ("own_photo.md", "references.bib"):
         shutil.copy(ROOT / "book" / name, source / "book")
     shutil.copy(ROOT / "_config.yml", source)
     (source / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "book/own_photo"}))
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
-    paths = {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, env={**os.environ, **paths, **environment}, capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def html(tmp_path_factory):
-    source = tmp_path_factory.mktemp("own_photo")
-    build(source / "source", environment={})
-    return source / "source" / "_build" / "html"
+    return source / "_build" / "html"
 
 
 @pytest.fixture(scope="module")
@@ -188,19 +184,16 @@ def test_squeezenet_is_tested_too():
         pytest.skip("there are no weights of SqueezeNet: set TORCH_HOME to the folder that has them")
 
 
-def uncertainty(network, picture, target, **how):
-    """By how much torch's map changes when it computes in float64.
-
-    Where two values tie in a max pooling, rounding decides which of them gets the gradient.
-    """
+def in_double(network, picture, target, **how):
+    """Torch's map in float64. Where two values tie in a max pooling, rounding decides which of them gets the
+    gradient, and torch's own float32 may be far from it."""
     exact = gmcam.Network(copy.deepcopy(network.module).double(), input_shape=network.input_shape)
-    single = gmcam.explain(network, picture, target, **how).maps
-    return (gmcam.explain(exact, picture.double(), target, **how).maps - single).abs().max().item()
+    return gmcam.explain(exact, picture.double(), target, **how).maps
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_map_of_a_dropped_file_is_pythons(browser, address, network, name):
-    """Within 1e-4 of the map's maximum, or of what torch is sure of: all methods and layers, two classes."""
+    """Within 1e-4 of the maximum of torch's, in float32 or float64: all methods and layers, two classes."""
     with Photo(browser, address) as tab:
         tab.part("network").select_option(network.name)
         tab.ready()
@@ -214,9 +207,10 @@ def test_every_map_of_a_dropped_file_is_pythons(browser, address, network, name)
             for number, (label, path) in reversed(list(enumerate(network.layers.items()))):
                 tab.layer(number)
                 for method in ASKED:
+                    how = {"method": method, "layer": path}
                     radio = tab.page.locator(f'input[name="own-photo-method"][value="{method}"]')
                     try:
-                        expected = gmcam.explain(network, picture, target, method=method, layer=path)
+                        expected = gmcam.explain(network, picture, target, **how)
                     except ValueError:
                         assert method == "cam" and radio.is_disabled()
                         continue
@@ -226,10 +220,10 @@ def test_every_map_of_a_dropped_file_is_pythons(browser, address, network, name)
                     (found,) = tab.answer(lambda method=method: tab.method(method))["maps"]
                     own = unpacked(found[1], np.float32, expected.maps[0].shape)
                     gap = np.abs(own - expected.maps[0].numpy()).max()
+                    if gap > 1e-4:
+                        gap = np.abs(own - in_double(network, picture, target, **how)[0].numpy()).max()
                     assert (found[0], found[2]) == (method, expected.empty[0].item())
-                    if gap > 1e-4 and gap > 2 * uncertainty(
-                        network, picture, target, method=method, layer=path
-                    ):
+                    if gap > 1e-4:
                         wrong[target, label, method] = gap
         assert wrong == {}
         assert tab.complaints == []
