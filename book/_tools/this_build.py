@@ -4,7 +4,6 @@ MyST-NB keeps how long a notebook ran. How much memory its kernel held at most i
 done, from the system's account of the process (on Linux; elsewhere the column stays empty).
 """
 
-import os
 import platform
 import re
 from datetime import UTC, datetime
@@ -94,15 +93,13 @@ def memory(process: psutil.Process) -> tuple[float, float]:
 
 
 def watch(app: Sphinx) -> None:
-    """From now on, note the memory of every notebook's kernel when a cell of it is done, and keep it low."""
+    """From now on, note the memory of every notebook's kernel when a cell of it is done."""
 
     def note(**_: Any) -> None:
         held = max(map(memory, psutil.Process().children()), default=(0.0, 0.0))
         NbMetadataCollector.set_doc_data(app.env, app.env.docname, KEY, held)
 
     NotebookClient.class_traits()["on_cell_executed"].default_value = note
-    # On Linux: what a kernel frees in pieces of a megabyte goes back to the system, and is not kept for it.
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**20))
 
 
 def report(app: Sphinx, _env: Any) -> None:
