@@ -186,14 +186,14 @@ def test_squeezenet_is_tested_too():
 
 def in_double(network, picture, target, **how):
     """Torch's map in float64. Where two values tie in a max pooling, rounding decides which of them gets the
-    gradient, and torch's own float32 may be far from it."""
+    gradient, and torch's own float32 may be far from it there."""
     exact = gmcam.Network(copy.deepcopy(network.module).double(), input_shape=network.input_shape)
     return gmcam.explain(exact, picture.double(), target, **how).maps
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_map_of_a_dropped_file_is_pythons(browser, address, network, name):
-    """Within 1e-4 of the maximum of torch's, in float32 or float64: all methods and layers, two classes."""
+    """Each value to 1e-4 that of torch in float32 or in float64: all methods and layers, two classes."""
     with Photo(browser, address) as tab:
         tab.part("network").select_option(network.name)
         tab.ready()
@@ -219,12 +219,13 @@ def test_every_map_of_a_dropped_file_is_pythons(browser, address, network, name)
                     tab.ready()
                     (found,) = tab.answer(lambda method=method: tab.method(method))["maps"]
                     own = unpacked(found[1], np.float32, expected.maps[0].shape)
-                    gap = np.abs(own - expected.maps[0].numpy()).max()
-                    if gap > 1e-4:
-                        gap = np.abs(own - in_double(network, picture, target, **how)[0].numpy()).max()
+                    gap = np.abs(own - expected.maps[0].numpy())
+                    if gap.max() > 1e-4:
+                        exact = in_double(network, picture, target, **how)[0].numpy()
+                        gap = np.minimum(gap, np.abs(own - exact))  # ties here and there are decided alone
                     assert (found[0], found[2]) == (method, expected.empty[0].item())
-                    if gap > 1e-4:
-                        wrong[target, label, method] = gap
+                    if gap.max() > 1e-4:
+                        wrong[target, label, method] = gap.max()
         assert wrong == {}
         assert tab.complaints == []
 
