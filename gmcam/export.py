@@ -229,7 +229,7 @@ def _max_pool(G: Tensor, x: Tensor, *options: Any) -> Tensor:
 def _avg_pool(G: Tensor, x: Tensor, kernel: list[int], stride: list[int], *options: Any) -> Tensor:
     padding, ceil_mode, count_include_pad, divisor = options
     if divisor is not None:
-        raise NotImplementedError("ONNX's average pooling has no divisor_override")
+        raise ValueError("ONNX's average pooling has no divisor_override")
     steps = stride or kernel
 
     def pool(axis: int, x: Tensor) -> Tensor:

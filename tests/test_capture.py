@@ -7,6 +7,7 @@ from collections import OrderedDict, defaultdict, namedtuple
 import numpy as np
 import pytest
 import torch
+from modules import Apply
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
@@ -25,17 +26,6 @@ from gmcam.capture import (
 )
 
 Pair = namedtuple("Pair", ["maps", "note"])
-
-
-class Apply(nn.Module):
-    """Any function as a module."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 class Gate(nn.Module):

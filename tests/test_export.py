@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 import torchvision
+from modules import Apply
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,17 +17,6 @@ import gmcam
 from gmcam import Network, export, export_onnx
 
 onnx, _, onnxruntime = map(pytest.importorskip, export.PACKAGES)
-
-
-class Apply(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 class Residual(nn.Module):

@@ -32,7 +32,7 @@ import gmcam
 from gmcam.images import PHOTOS
 from gmcam.networks import EMBEDDED, Network, load_card, weights_on_disk
 from gmcam.networks.loading import checkpoint
-from gmcam.views.figures import _colour_table
+from gmcam.views.figures import colour_table
 
 LOGGER = logging.getLogger(__name__)
 PAGE = "own_photo"
@@ -77,7 +77,7 @@ def make(folder: Path, cache: Path) -> None:
         "runtime": runtime(folder, cache, missing),
         "networks": networks(folder, cache, missing),
         "pictures": pictures(folder),
-        "colours": _colour_table().flatten().tolist(),
+        "colours": colour_table().flatten().tolist(),
         "missing": missing,
     }
     (folder / f"{PAGE}.json").write_text(json.dumps(contents))

@@ -92,10 +92,10 @@ def _colours(saliency: Tensor | np.ndarray, size: tuple[int, int]) -> tuple[np.n
     if values.ndim != 2:
         raise ValueError(f"a saliency map is (h, w), not {values.shape}")
     scaled = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
-    return _colour_table()[(scaled * 255).astype(np.uint8)], scaled
+    return colour_table()[(scaled * 255).astype(np.uint8)], scaled
 
 
-def _colour_table() -> np.ndarray:
+def colour_table() -> np.ndarray:
     """The 256 colours of ``COLOURS`` as (256, 3) float32 in 0…255."""
     table: np.ndarray = matplotlib.colormaps[COLOURS](np.arange(256))[:, :3] * 255
     return table.astype(np.float32)

@@ -6,6 +6,7 @@ from collections import OrderedDict
 import pytest
 import torch
 import torchvision
+from modules import Apply
 from torch import nn
 from torch.nn import functional as F
 from torchvision.models.squeezenet import Fire
@@ -274,17 +275,6 @@ def test_dropout_as_a_function_is_idle_in_training_mode_too(pictures):
     assert torch.equal(raw, expected)
 
 
-class Call(nn.Module):
-    """A function as a module that is traced through."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 class Spelt(nn.Module):
     """A network whose pooling, activation and way from maps to logits may be written in several ways."""
 
@@ -365,9 +355,9 @@ def test_the_length_of_a_batch_cannot_be_traced_and_the_error_says_so(pictures):
 
 
 REFUSED = {
-    "sigmoid": Call(torch.sigmoid),
-    "tanh": Call(lambda x: x.tanh()),
-    "mul": Call(lambda x: x * 2),
+    "sigmoid": Apply(torch.sigmoid),
+    "tanh": Apply(lambda x: x.tanh()),
+    "mul": Apply(lambda x: x * 2),
     "LayerNorm": nn.LayerNorm([5, 4, 4]),
     "GroupNorm": nn.GroupNorm(1, 5),
     "Sigmoid": nn.Sigmoid(),
@@ -393,7 +383,7 @@ def test_a_layer_inside_of_what_counts_as_one_step_is_refused(pictures):
 
 
 def test_a_network_that_looks_at_values_is_refused(pictures):
-    module = Tiny(add, after=Call(lambda x: x if x.sum() > 0 else -x))
+    module = Tiny(add, after=Apply(lambda x: x if x.sum() > 0 else -x))
     with pytest.raises(
         ValueError, match=r"^Tiny cannot be rewritten step by step \(.* control flow\); name a"
     ):

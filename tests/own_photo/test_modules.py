@@ -21,7 +21,7 @@ from gmcam.methods import METHODS, compare
 from gmcam.networks import Preprocessing
 from gmcam.postprocess import normalise, postprocess, smooth, upsample
 from gmcam.views import frozen, overlay
-from gmcam.views.figures import _colour_table
+from gmcam.views.figures import colour_table
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "_build" / "tools"
@@ -261,7 +261,7 @@ def test_colours_are_those_of_the_figures(agree):
                     "expected": overlay(picture, saliency, opacity),
                 }
             )
-    agree("colours", colours=_colour_table(), overlays=overlays)
+    agree("colours", colours=colour_table(), overlays=overlays)
 
 
 def test_words_are_those_of_the_frozen_explorer(agree):
