@@ -63,7 +63,7 @@ def paint_ground(one: Scene, paint: str) -> np.ndarray:
 
 def _probabilities(network: Network, pictures: Sequence[Image.Image]) -> Tensor:
     """(N, classes), in small portions: early maps are large."""
-    parts = [pictures[start : start + 16] for start in range(0, len(pictures), 16)]
+    parts = [pictures[start : start + 8] for start in range(0, len(pictures), 8)]
     return torch.cat([network.probabilities(part) for part in parts])
 
 

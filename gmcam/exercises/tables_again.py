@@ -42,7 +42,7 @@ def both_bounds() -> Answers:
 def what_a_square_keeps() -> Answers:
     """The metrics that cannot differ between a map and its square, without smoothing."""
     asked = ["dice", "iou", "inside", "trace", "pointing", "insertion", "deletion"]
-    chosen = Choices(("grad_cam", "gmcam"), sigma=0, pixels=4096, batch=4)
+    chosen = Choices(("grad_cam", "gmcam"), sigma=0, pixels=4096, batch=2)
     with TemporaryDirectory() as folder:
         run = evaluate(network("collage-resnet"), collage(4), chosen, Path(folder, "run"))
         rows = pd.concat([block.to_pandas() for block in run.blocks()])

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 from torch import Tensor
 
@@ -43,6 +45,11 @@ class Picture(Figure):
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
+        # A text keeps the canvas that it was drawn on, megabytes of pixels, and a notebook every figure that
+        # it has shown. The last canvas of the texts is one of a single pixel.
+        pixel = RendererAgg(1, 1, self.dpi)
+        for text in self.findobj(Text):
+            text.draw(pixel)
         return buffer.getvalue()
 
 

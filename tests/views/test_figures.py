@@ -1,3 +1,4 @@
+import gc
 import io
 
 import matplotlib
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.colors import same_color
 from PIL import Image
 from torch.nn import functional as F
@@ -233,3 +235,16 @@ def test_a_figure_shows_itself_as_a_png_without_pyplot(network):
         assert picture.format == "PNG"
         assert picture.width > picture.height > 200
     assert plt.get_fignums() == []
+
+
+def canvases():
+    gc.collect()
+    return [one for one in gc.get_objects() if type(one) is RendererAgg]
+
+
+def test_a_figure_that_was_shown_keeps_no_canvas(network):
+    before = canvases()
+    figure = pipeline(network, PICTURE, "cup")
+    figure.text(0, 0, "")
+    figure._repr_png_()
+    assert [(one.width, one.height) for one in canvases() if one not in before] == [(1, 1)]
