@@ -392,6 +392,24 @@ def test_classes_are_searched(browser, address):
         assert tab.part("classes").locator("input:checked").input_value() == "0"
 
 
+def test_a_class_whose_logit_is_zero_has_an_empty_map(browser, address):
+    if not SQUEEZENETS:
+        pytest.skip("there are no weights of SqueezeNet: set TORCH_HOME to the folder that has them")
+    network = gmcam.load(SQUEEZENETS[0])
+    picture = network.prepare(MORE["one.png"])
+    index = network.classes.index("Leonberg")  # far below zero in every cell of a single colour
+    assert gmcam.explain(network, picture, index, method="grad_cam").empty.item()
+    assert not gmcam.explain(network, picture, index, method="cam").empty.item()
+    with Photo(browser, address) as tab:
+        tab.answer(lambda: tab.drop("one.png", MORE["one.png"]))
+        tab.part("search").fill(network.classes[index])
+        row = tab.part("classes").locator(f'input[value="{index}"]')
+        assert tab.answer(row.check)["maps"][0][2]
+        (cam,) = tab.answer(lambda: tab.method("cam"))["maps"]
+        assert cam[2] and "logit 0.00" in tab.part("words").inner_text()
+        assert "the map is empty." in tab.part("words").inner_text()
+
+
 def test_everything_is_done_by_keyboard(browser, address):
     """With Tab, arrows, letters and the space bar alone; and where the keyboard is, is seen."""
     with Photo(browser, address) as tab:
