@@ -47,7 +47,7 @@ class Picture(Figure):
         self.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
         # A text keeps the canvas that it was drawn on, megabytes of pixels, and a notebook every figure that
         # it has shown. The last canvas of the texts is one of a single pixel.
-        pixel = RendererAgg(1, 1, self.dpi)
+        pixel = RendererAgg(1, 1, self.dpi)  # type: ignore[no-untyped-call]
         for text in self.findobj(Text):
             text.draw(pixel)
         return buffer.getvalue()

@@ -215,10 +215,6 @@ def of_steps(raw, size, sigma):
     }
 
 
-def loaded(name, request):
-    return request.getfixturevalue("squeezenet") if name == "squeezenet" else gmcam.load(name)
-
-
 @pytest.mark.parametrize("name", ["collage-vgg", "collage-resnet", "squeezenet"])
 def test_every_method_gives_the_map_of_explain(agree, name, request):
     """Of a photograph, for the most probable class and the fifth, at every layer; CAM at the last one."""

@@ -1,5 +1,6 @@
 // The page's end of the worker. It answers one job at a time; of those that come meanwhile only the last is
-// wanted. A worker that has run out of memory, or that the browser put to sleep for good, is replaced.
+// wanted. A worker that has run out of memory, or that the browser put to sleep for good, is dismissed, and
+// another one hired with the next job.
 
 /** @import { Answer, Job } from "./explainer.js" */
 
@@ -15,7 +16,7 @@
 const PATIENCE = 5000; // milliseconds: a pass over a large network on an old telephone takes two seconds
 
 export class Caller {
-  /** @type {Worker} */ #worker;
+  /** @type {Worker | undefined} */ #worker;
   /** @type {{id: number, wish: Wish} | undefined} */ #current;
   /** @type {Wish | undefined} */ #next;
   #count = 0;
@@ -23,12 +24,13 @@ export class Caller {
 
   /**
    * @param {string} address of explainer.js
+   * @param {Map<string, string> | undefined} inside addresses by name, in the version that is one file
    * @param {Listeners} listeners
    */
-  constructor(address, listeners) {
+  constructor(address, inside, listeners) {
     this.address = address;
+    this.inside = inside;
     this.listeners = listeners;
-    this.#worker = this.#hire();
     document.addEventListener("visibilitychange", () => this.#wake());
   }
 
@@ -45,6 +47,7 @@ export class Caller {
   /** @param {Wish} wish */
   #send(wish) {
     this.#current = { id: ++this.#count, wish };
+    this.#worker ??= this.#hire();
     this.#worker.postMessage({ id: this.#count, ...wish });
   }
 
@@ -53,14 +56,18 @@ export class Caller {
     worker.onmessage = ({ data }) => this.#hear(data);
     worker.onerror = (event) => {
       event.preventDefault();
-      this.#fail(`The part of this page that computes has stopped (${event.message ?? "it did not load"}).`);
+      const { message } = event; // there is none where the worker, or a module of its, could not be loaded
+      if (message) this.#fail(`The part of this page that computes has stopped (${message}).`);
+      else this.#fail("A part of this page could not be loaded; look at your connection and try again.");
     };
+    if (this.inside) worker.postMessage({ inside: this.inside });
     return worker;
   }
 
-  #replace() {
-    this.#worker.terminate();
-    this.#worker = this.#hire();
+  #dismiss() {
+    clearTimeout(this.#waiting);
+    this.#worker?.terminate();
+    this.#worker = undefined;
   }
 
   /** @param {any} message */
@@ -81,13 +88,14 @@ export class Caller {
    * @param {boolean} [spent] whether the worker's memory is of no more use
    */
   #fail(message, spent = true) {
-    if (spent) this.#replace();
+    if (spent) this.#dismiss();
     const wish = this.#current?.wish;
     this.#finish();
     if (wish) this.listeners.fault(message, wish);
   }
 
   #finish() {
+    clearTimeout(this.#waiting);
     this.#current = undefined;
     const next = this.#next;
     this.#next = undefined;
@@ -99,10 +107,10 @@ export class Caller {
     if (document.hidden || !this.#current) return;
     const { id, wish } = this.#current;
     clearTimeout(this.#waiting);
-    this.#worker.postMessage({ id, ping: true });
+    this.#worker?.postMessage({ id, ping: true });
     this.#waiting = setTimeout(() => {
       this.listeners.progress("The browser had put this page to sleep; computing again…");
-      this.#replace();
+      this.#dismiss();
       this.#send(wish);
     }, PATIENCE);
   }

@@ -5,7 +5,7 @@
 import { prepare } from "./resize.js";
 import { METHODS, postprocess, upsample } from "./saliency.js";
 import { topClasses } from "./words.js";
-import { Fault, read } from "./picture.js";
+import { Fault, breath, read } from "./picture.js";
 
 /** @import { Pixels, Preprocessing } from "./resize.js" */
 /** @import { Stack } from "./saliency.js" */
@@ -29,17 +29,16 @@ import { Fault, read } from "./picture.js";
  */
 
 /**
- * A reader's file, or the address of one of ours.
- * @typedef {{key: string, name: string, file?: Blob, address?: string}} Picture
+ * A reader's file, or one of ours, whose key is its file's name.
+ * @typedef {{key: string, name: string, file?: Blob}} Picture
  */
 
 /**
  * What is asked for. `target` is null for the most probable class; `methods` are names in METHODS.
  * @typedef {object} Job
  * @property {number} id
- * @property {{script: string, wasm: string}} runtime addresses
+ * @property {{script: string, wasm: string}} runtime names of files
  * @property {Description} network
- * @property {string} model its address
  * @property {Picture} picture
  * @property {number | null} target
  * @property {string} layer path
@@ -62,6 +61,8 @@ import { Fault, read } from "./picture.js";
 
 const VIEW = 400; // about as many pixels as the page has room for
 
+/** @type {Map<string, string>} addresses by name in the version that is one file; else all lie beside this one */
+let inside = new Map();
 /** @type {any} the runtime, which comes without types here */
 let ort;
 /** @type {{model: string, run: (feeds: object) => Promise<any>, release: () => Promise<void>} | undefined} */
@@ -73,12 +74,16 @@ let passed;
 
 self.onmessage = async ({ data: job }) => {
   const { id } = job;
+  if (job.inside) {
+    inside = job.inside;
+    return;
+  }
   if (job.ping) return self.postMessage({ id, pong: true });
   try {
     self.postMessage(await explain(job));
   } catch (error) {
     passed = undefined;
-    self.postMessage({ id, fault: told(error), spent: !(error instanceof Fault) });
+    self.postMessage({ id, fault: told(error), spent: !(error instanceof Fault) || error.spent });
   }
 };
 
@@ -86,15 +91,16 @@ self.onmessage = async ({ data: job }) => {
  * @param {Job} job
  * @returns {Promise<Answer>}
  */
-async function explain({ id, runtime, network, model, picture, target, layer, methods }) {
+async function explain({ id, runtime, network, picture, target, layer, methods }) {
   const say = (/** @type {string} */ progress) => self.postMessage({ id, progress });
-  if (!ort) load(runtime.wasm);
-  if (session?.model !== model) load(model); // both come while the picture is read
+  const { model } = network;
+  if (!ort) expect(runtime.wasm);
+  if (session?.model !== model) expect(model); // both come while the picture is read
   const pictureKey = `${picture.key} ${network.name}`;
   if (prepared?.key !== pictureKey) {
     say(`Reading ${picture.name}…`);
-    const file = picture.file ?? new Blob([await load(picture.address ?? "")]);
-    prepared = { key: pictureKey, ...look(await read(file, picture.name), network) };
+    const file = picture.file ?? new Blob([await load(picture.key)]);
+    prepared = { key: pictureKey, ...(await look(await read(file, picture.name), network)) };
   }
   if (!ort) {
     say("Loading the runtime…");
@@ -135,7 +141,7 @@ async function explain({ id, runtime, network, model, picture, target, layer, me
  * @param {Pixels} pixels
  * @param {Description} network
  */
-function look(pixels, { preprocessing }) {
+async function look(pixels, { preprocessing }) {
   const { resize, crop } = preprocessing;
   const times = Math.max(1, Math.round(VIEW / crop));
   let made;
@@ -145,6 +151,7 @@ function look(pixels, { preprocessing }) {
     const slender = error instanceof RangeError && /slender/.test(error.message);
     throw slender ? new Fault(sentence(error.message)) : error;
   }
+  await breath();
   const finer = { ...preprocessing, resize: times * resize, crop: times * crop };
   return { input: made.input, view: prepare(pixels, finer).shown };
 }
@@ -172,7 +179,7 @@ async function pass({ classes, size }, pictureKey, index) {
 
 /**
  * The runtime, in this thread alone: more of them need headers that few servers of static pages send.
- * @param {{script: string, wasm: string}} addresses
+ * @param {{script: string, wasm: string}} names of its files
  */
 async function start({ script, wasm }) {
   const binary = await load(wasm);
@@ -184,44 +191,63 @@ async function start({ script, wasm }) {
         "allow it for this page, or use another browser.",
     );
   }
-  const loaded = await import(script);
+  const loaded = await import(address(script)).catch((error) => {
+    throw Object.assign(missing(error), { spent: true }); // a browser may keep it that an import has failed
+  });
   loaded.env.wasm.numThreads = 1;
   loaded.env.wasm.wasmBinary = binary;
   return loaded;
 }
 
-/** @type {Map<string, Promise<ArrayBuffer>>} files that are on their way */
+/** @param {string} name of a file of the book */
+const address = (name) => inside.get(name) ?? new URL(name, import.meta.url).href;
+
+/** @type {Map<string, Promise<ArrayBuffer>>} files that are on their way, or wait until they are wanted */
 const coming = new Map();
 
 /**
- * A file of the book; a second call waits for the same one.
- * @param {string} address
+ * Asks for a file of the book, once.
+ * @param {string} name
  */
-async function load(address) {
-  const file = coming.get(address) ?? unpacked(address);
-  coming.set(address, file);
-  try {
-    return await file;
-  } finally {
-    coming.delete(address); // neither a fault nor its bytes are kept
-  }
+function expect(name) {
+  const file = coming.get(name) ?? unpacked(name);
+  coming.set(name, file);
+  file.catch(() => coming.delete(name)); // whoever wants it asks again
+  return file;
+}
+
+/**
+ * A file of the book; its bytes are not kept.
+ * @param {string} name
+ */
+async function load(name) {
+  const data = await expect(name);
+  coming.delete(name);
+  return data;
 }
 
 /**
  * A file of the book. Some servers unpack .gz files on their way; the first two bytes tell.
- * @param {string} address
+ * @param {string} name
  */
-async function unpacked(address) {
-  const missing = (/** @type {string} */ why) =>
-    new Fault(`A part of this page could not be loaded (${why}); look at your connection and try again.`);
-  const response = await fetch(address).catch((error) => {
-    throw missing(error.message);
-  });
-  if (!response.ok) throw missing(`${response.status} for ${address.split("/").pop()}`);
-  const data = await response.arrayBuffer();
-  const [first, second] = new Uint8Array(data, 0, 2);
-  if (first !== 0x1f || second !== 0x8b) return data;
-  return new Response(new Blob([data]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+async function unpacked(name) {
+  try {
+    const response = await fetch(address(name));
+    if (!response.ok) throw new Error(`${response.status} for ${name}`);
+    const data = await response.arrayBuffer();
+    const [first, second] = new Uint8Array(data);
+    if (first !== 0x1f || second !== 0x8b) return data;
+    const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return await new Response(stream).arrayBuffer();
+  } catch (error) {
+    throw error instanceof RangeError ? error : missing(error); // the former is short of memory
+  }
+}
+
+/** @param {unknown} error that was met on the way to a file of the book */
+function missing(error) {
+  const why = error instanceof Error ? error.message : String(error);
+  return new Fault(`A part of this page could not be loaded (${why}); look at your connection and try again.`);
 }
 
 /**
@@ -231,8 +257,11 @@ async function unpacked(address) {
 function told(error) {
   if (error instanceof Fault) return error.message;
   const message = error instanceof Error ? error.message : String(error);
-  if (error instanceof RangeError || /bad_alloc|memory|allocat/i.test(message)) {
-    return "The memory of this browser does not suffice; choose a smaller picture, or close other pages.";
+  if (/memory|alloc|(array|buffer) length|too large/i.test(message)) {
+    return (
+      "The memory of this browser does not suffice; choose a smaller picture, close other pages, " +
+      "or use another browser."
+    );
   }
   return sentence(`this picture could not be explained (${message})`);
 }

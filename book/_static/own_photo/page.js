@@ -39,15 +39,11 @@ const part = (name) => /** @type {any} */ (root.querySelector(`[data-part="${nam
 /** @type {HTMLInputElement[]} */
 const methods = Array.from(root.querySelectorAll('input[name="own-photo-method"]'));
 
-/**
- * The address of a file of the page; in the version that is one file, of a part of it.
- * @param {string} name
- * @returns {string}
- */
-function address(name) {
-  const inside = /** @type {any} */ (globalThis).ownPhotoFile;
-  return inside ? inside(name) : new URL(name, import.meta.url).href;
-}
+/** @type {Map<string, string> | undefined} in the version that is one file, the addresses of its parts */
+const inside = /** @type {any} */ (globalThis).ownPhotoParts;
+
+/** @param {string} name of a file of the page */
+const address = (name) => inside?.get(name) ?? new URL(name, import.meta.url).href;
 
 /** @type {Contents} */
 let contents;
@@ -70,6 +66,7 @@ start().catch((error) => {
 });
 
 async function start() {
+  listenForDrops();
   contents = await (await fetch(address("own_photo.json"))).json();
   if (contents.missing.length) {
     part("missing").replaceChildren(...contents.missing.map((text) => made("p", { textContent: text })));
@@ -81,7 +78,7 @@ async function start() {
     return;
   }
   colours = Float32Array.from(contents.colours);
-  caller = new Caller(address("explainer.js"), { progress: say, answer: show, fault: complain });
+  caller = new Caller(address("explainer.js"), inside, { progress: say, answer: show, fault: complain });
   listen();
   part("network").replaceChildren(...contents.networks.map(({ name, title }) => new Option(title, name)));
   part("right").append(...Object.entries(METHODS).map(([name, { title }]) => new Option(title, name)));
@@ -103,12 +100,8 @@ function ask() {
   render();
   /** @type {Wish} */
   const wish = {
-    runtime: {
-      script: address(/** @type {any} */ (contents.runtime).script),
-      wasm: address(/** @type {any} */ (contents.runtime).wasm),
-    },
+    runtime: /** @type {any} */ (contents.runtime),
     network,
-    model: address(network.model),
     picture,
     target,
     layer: network.layers[layer].path,
@@ -150,13 +143,15 @@ function show(answer, wish) {
 }
 
 /**
- * What went wrong is said, and the page goes back to what it shows.
+ * What went wrong is said, and the page goes back to what it shows; unless something else has been asked for
+ * meanwhile, which will tell by itself.
  * @param {string} message
  */
 function complain(message) {
+  if (caller.busy) return;
   part("fault").textContent = message;
   part("fault").hidden = false;
-  if (shown && !caller.busy) {
+  if (shown) {
     state = { ...shown.state, target: shown.answer.target.index };
     render();
   }
@@ -220,11 +215,13 @@ function listClasses() {
   const indices = found.slice(0, MATCHES);
   const key = `${network.name} ${answer ? picture.key : ""} ${indices}`;
   if (list.dataset.key !== key) {
-    list.dataset.key = key; // a list that stays as it is keeps the keyboard's focus
+    list.dataset.key = key; // a list that stays as it is keeps the keyboard's focus by itself
     const all = answer ? topClasses(answer.logits, classes, classes.length) : [];
     const probability = new Map(all.map((guess) => [guess.index, guess.probability]));
     const entry = (/** @type {number} */ index) => classEntry(index, classes[index], probability.get(index));
+    const focused = list.contains(document.activeElement);
     list.replaceChildren(...indices.map(entry));
+    if (focused) list.querySelector(`[value="${chosen}"]`)?.focus();
   }
   for (const input of list.querySelectorAll("input")) input.checked = Number(input.value) === chosen;
   const more = found.length > MATCHES ? `, the first ${MATCHES} are listed` : "";
@@ -260,10 +257,35 @@ function listOwn(picture, { view }) {
  * @returns {Picture}
  */
 function ours({ file, title }) {
-  return { key: file, name: title, address: address(file) };
+  return { key: file, name: title };
 }
 
 let taken = 0;
+
+/**
+ * Files are taken wherever they fall: beside the controls, the browser would open them in the page's place.
+ * Dragged from another page, a picture is an address, which this page does not follow.
+ */
+function listenForDrops() {
+  const carried = (/** @type {DragEvent} */ { dataTransfer }) =>
+    ["Files", "text/uri-list"].some((type) => dataTransfer?.types.includes(type));
+  document.addEventListener("dragover", (event) => {
+    if (!carried(event)) return;
+    event.preventDefault();
+    root.dataset.over = "";
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) delete root.dataset.over;
+  });
+  document.addEventListener("drop", (event) => {
+    if (!carried(event)) return;
+    event.preventDefault();
+    delete root.dataset.over;
+    if (!state) return;
+    if (event.dataTransfer?.files.length) take(event.dataTransfer.files);
+    else complain("What was dropped is no file; save the picture on this machine, and drop it from there.");
+  });
+}
 
 /** @param {Iterable<File> | null | undefined} files of which the first is taken */
 function take(files) {
@@ -279,16 +301,6 @@ function listen() {
       part(name).value = ""; // so that the same file can be chosen again
     });
   }
-  root.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    root.dataset.over = "";
-  });
-  root.addEventListener("dragleave", () => delete root.dataset.over);
-  root.addEventListener("drop", (event) => {
-    event.preventDefault();
-    delete root.dataset.over;
-    take(event.dataTransfer?.files);
-  });
   document.addEventListener("paste", (event) => take(event.clipboardData?.files));
 
   part("pictures").addEventListener("change", (/** @type {Event} */ event) => {

@@ -6,7 +6,12 @@ import { overWhite } from "./resize.js";
 /** @import { Pixels } from "./resize.js" */
 
 /** What a reader can do something about; the message is for the page. */
-export class Fault extends Error {}
+export class Fault extends Error {
+  spent = false; // whether the worker that met it is of no more use
+}
+
+/** Lets the worker hear what has been said to it meanwhile. */
+export const breath = () => new Promise((resolve) => setTimeout(resolve));
 
 export const MAX_PIXELS = 120e6; // as in Python
 const STRIP = 4e6; // pixels unpacked at a time: some browsers have no canvas for fifty million
@@ -34,6 +39,7 @@ export async function read(file, name) {
     const context = canvas.getContext("2d", { willReadFrequently: true });
     if (!context) throw new Fault(`${name} is too wide for this browser; scale it down first.`);
     for (let top = 0; top < height; top += rows) {
+      await breath();
       context.clearRect(0, 0, width, rows);
       context.drawImage(bitmap, 0, -top);
       const strip = Math.min(rows, height - top);
@@ -59,6 +65,8 @@ async function decode(file, name) {
     });
   } catch (error) {
     // Every browser says something else of a text, a torn file and a format that it does not know.
-    throw new Fault(`${name} is not a picture that this browser can read; try PNG or JPEG.`);
+    throw new Fault(
+      `${name} is not a picture that this browser can read, or is too large for it; try PNG or JPEG.`,
+    );
   }
 }
