@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from gmcam.chunks import in_chunks
 
@@ -137,8 +138,8 @@ def captures(
     kept: dict[str, Tensor] = {}
     handed: list[Tensor] = []  # the copy of a picture's only layer with which the network went on
 
-    def keep(name: str) -> Callable[..., Any]:
-        def hook(_module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+    def keep(name: str) -> Callable[[Any, bool], Any]:
+        def hook(output: Any, in_place: bool) -> Any:
             if name in kept:
                 raise ValueError(
                     f"layer {name!r} runs more than once in a forward pass, so it has no single map; "
@@ -154,7 +155,7 @@ def captures(
                 )
             torch.set_grad_enabled(gradients)
             if gradients and not maps.requires_grad:
-                if any(argument is maps for argument in arguments):
+                if in_place:
                     # It works in place: whoever uses its input again uses this output, so the leaf goes
                     # into that very tensor.
                     kept[name] = maps.detach().clone().requires_grad_()
@@ -179,7 +180,7 @@ def captures(
 
     # Nothing is recorded until the first layer is reached: its hook switches gradients on.
     with torch.inference_mode(False), torch.no_grad(), left_as_found(module):
-        hooks = [layer.register_forward_hook(keep(name)) for name, layer in wanted.items()]
+        hooks = [hook for name, layer in wanted.items() for hook in _hooked(layer, keep(name))]
         try:
             start = inputs.detach()
             if INPUT in layers:
@@ -234,18 +235,18 @@ def rerun(module: nn.Module, inputs: Tensor, layer: str, maps: Tensor) -> Tensor
     its place. Where both meet again, in a concatenation for example, it runs on B copies.
     """
 
-    def replace(_module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+    def replace(output: Any, in_place: bool) -> Any:
         own = _first_tensor(output)
-        if own is not None and any(argument is own for argument in arguments):
-            # It works in place: whoever uses its input again must find the maps there. Torch refuses where
-            # a batch of one has no room for them all.
+        if own is not None and in_place:
+            # Whoever uses its input again must find the maps there. Torch refuses where a batch of one has
+            # no room for them all.
             own.copy_(maps)
             return output
         return _replace_first_tensor(output, maps.clone())  # a copy: an in-place rectifier may follow
 
     part = find_layer(module, layer)
-    with torch.inference_mode(), left_as_found(module):
-        hook = part.register_forward_hook(replace)
+    with torch.inference_mode(False), torch.no_grad(), left_as_found(module):
+        hooks = _hooked(part, replace)
         try:
             with suppress(Exception):  # whatever a network says to maps and pictures of unequal number
                 output = forward(module, inputs)
@@ -253,7 +254,33 @@ def rerun(module: nn.Module, inputs: Tensor, layer: str, maps: Tensor) -> Tensor
                     return output
             return forward(module, inputs.expand(len(maps), -1, -1, -1))
         finally:
-            hook.remove()
+            for handle in hooks:
+                handle.remove()
+
+
+def _hooked(module: nn.Module, hook: Callable[[Any, bool], Any]) -> list[RemovableHandle]:
+    """Have ``hook(output, in_place)`` called when ``module`` has run; what it returns is the new output.
+
+    ``in_place``: the module has written its output into the tensor that it was given, as a rectifier may.
+    One that hands that tensor on as it is, as ``nn.Identity`` does, has a copy of it for an output: who else
+    uses the tensor does not use the output.
+    """
+    versions: dict[int, int] = {}
+
+    def before(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        given = (one for one in arguments if isinstance(one, Tensor) and not one.is_inference())
+        versions.update((id(one), one._version) for one in given)
+
+    def after(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Any:
+        own = _first_tensor(output)
+        version = versions.get(id(own))
+        versions.clear()
+        in_place = own is not None and version is not None and own._version > version
+        if own is not None and version is not None and not in_place:
+            output = _replace_first_tensor(output, own.clone())
+        return hook(output, in_place)
+
+    return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
 
 def forward(module: nn.Module, inputs: Tensor, again: Callable[[], None] = lambda: None) -> Tensor:

@@ -3,7 +3,8 @@
 Fahim et al. (2022) name these steps ("typical smoothing and normalization … before post aggregation
 up-sampling") without the kernel. The choices here are ours: a Gaussian of σ = 0.5 cells at the
 layer's resolution, min–max normalisation per map, bilinear up-sampling with ``align_corners=False``.
-Every method goes through the same three, so that methods differ only in what they compute.
+Every method goes through the same three. The Gaussian is one in cells of the method's own raw map: where
+that has the picture's size, as with FullGrad or Score-CAM, it is half a pixel wide and hardly smooths.
 """
 
 from __future__ import annotations

@@ -289,6 +289,43 @@ def test_an_in_place_layer_whose_input_is_used_again(pictures):
     assert_equals_autograd(result, module, pictures, "block.relu")
 
 
+class Skip(nn.Module):
+    """A block whose skip is a module that hands on the very tensor that it is given."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.first, self.conv, self.skip = first, nn.Conv2d(4, 4, 1).double(), nn.Identity()
+
+    def forward(self, x):
+        if self.first:
+            skipped = self.skip(x)
+            return self.conv(x) + skipped
+        return self.conv(x) + self.skip(x)
+
+
+@pytest.mark.parametrize("layers", [["block.skip"], ["conv", "block.skip"], [INPUT, "block.skip"]])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_layer_that_hands_on_its_input_has_its_own_gradient_alone(pictures, first, layers):
+    """Not that of the convolution which takes the same tensor, whichever runs first."""
+    module = network(block=Skip(first))
+    result = capture(module, pictures, 0, layers)
+    block = torch.zeros_like(result.maps["block.skip"], requires_grad=True)
+    with torch.no_grad():
+        x = module.block.conv(result.maps["block.skip"]) + result.maps["block.skip"]
+    module.out(x + block).tanh().mean((2, 3))[:, 0].sum().backward()
+    assert torch.allclose(result.gradients["block.skip"], block.grad, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("first", [True, False])
+def test_rerun_at_a_layer_that_hands_on_its_input_changes_it_alone(pictures, first, count):
+    module = network(block=Skip(first))
+    x = capture(module, pictures[:1], 0, ["block.skip"]).maps["block.skip"]
+    maps = torch.randn(count, 4, 6, 6, dtype=torch.float64)
+    expected = module.out(module.block.conv(x) + maps).tanh().mean((2, 3))
+    assert torch.allclose(rerun(module, pictures[:1], "block.skip", maps), expected, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("trainable", [True, False], ids=["trainable", "frozen"])
 @pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_any_caller_and_frozen_networks(flat_network, pictures, caller, trainable):

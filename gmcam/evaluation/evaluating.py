@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +29,15 @@ from gmcam.networks.network import Network
 from gmcam.networks.preprocessing import Preprocessing
 
 AHEAD = 2  # blocks that are being read while one is computed
+_DISK = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.ENODEV,
+}
 _Picture = list[Case] | dict[str, Any]  # a picture's cases, or the row that says why there are none
 
 
@@ -103,7 +114,9 @@ def _read_ahead(
         try:
             record = replace(dataset.read(index), name=dataset.names[index])
             cases = cases_of(record, cast(Preprocessing, network.preprocess), groups)
-        except Exception as error:  # whatever a dataset's own code raises is one picture's fault
+        except Exception as error:  # whatever else a dataset's own code raises is one picture's fault
+            if _of_the_machine(error):
+                raise
             return {**row, "status": "unreadable", "error": str(error) or type(error).__name__}
         return cases or {**row, "status": "no class", "error": "none of its classes is among the network's"}
 
@@ -123,14 +136,17 @@ def _rows(network: Network, pictures: Sequence[_Picture], choices: Choices) -> l
     cases = [case for picture in pictures if isinstance(picture, list) for case in picture]
     try:
         measured = iter(measure(network, cases, choices))
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # of whatever kind: readers register methods of their own
         if is_out_of_memory(error):
             raise ValueError(
                 f"{choices.batch} pictures at a time take too much memory; take fewer ({error})"
             ) from None
+        if _of_the_machine(error):
+            raise
         # One picture's fault: alone, the others come through.
         if len(pictures) == 1:
-            return [{"picture": cases[0].picture, "status": "failed", "error": str(error)}]
+            said = str(error) or type(error).__name__
+            return [{"picture": cases[0].picture, "status": "failed", "error": said}]
         return [row for picture in pictures for row in _rows(network, [picture], choices)]
     rows: list[dict[str, Any]] = []
     for picture in pictures:
@@ -139,3 +155,16 @@ def _rows(network: Network, pictures: Sequence[_Picture], choices: Choices) -> l
         else:
             rows.append(picture)
     return rows
+
+
+def _of_the_machine(error: BaseException) -> bool:
+    """Whether the next picture would meet the same: no memory, no files, or a GPU that has failed, as it then
+    does until the process ends. Nothing is written of the picture; the run ends, and can be continued."""
+    met: BaseException | None = error
+    while met is not None:
+        disk = isinstance(met, OSError) and met.errno in _DISK
+        device = isinstance(met, RuntimeError) and re.search("CUDA error|CUDNN_|CUBLAS_|HIP error", str(met))
+        if disk or device or isinstance(met, MemoryError):
+            return True
+        met = met.__cause__ or met.__context__
+    return False

@@ -59,10 +59,10 @@ def ranks() -> Iterator[Ranks]:
         return
     backend = "nccl" if device().type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
-    finally:
-        dist.destroy_process_group()
+    yield Ranks(dist.get_rank(), dist.get_world_size())
+    # Not after an error: NCCL would wait here for the others, who wait for this process. It is its end that
+    # torchrun sees.
+    dist.destroy_process_group()
 
 
 def is_first() -> bool:

@@ -111,6 +111,7 @@ def begin(folder: Path, wanted: Mapping[str, Any], dataset: Dataset, choices: Ch
     if not len(dataset):
         raise ValueError(f"{dataset.name} holds no picture")
     path = folder / "run.json"
+    wanted = json.loads(json.dumps(wanted))  # as it would be read again: a tuple is a list
     if path.exists():
         there = Run.open(folder).description
         for part, values in wanted.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,23 +187,30 @@ def _means(
     if isinstance(records, Run):
         mean = mean or records.description["arguments"]["mean"]
         methods: list[str] = records.description["arguments"]["methods"]
-        blocks: Iterable[pd.DataFrame] = (block.to_pandas() for block in records.blocks())
     else:
         mean = mean or MEANS[0]
         methods = list(dict.fromkeys(records["method"].dropna()))
-        blocks = [records]
     if mean not in MEANS:
         raise ValueError(f"a mean is {' or '.join(MEANS)}, not {mean!r}")
-    groups: dict[str, dict[str, Totals]] = {method: {} for method in methods}
-    for block in blocks:
-        by = ["method", "label"] if mean == "class" else ["method"]
-        for names, part in block.groupby(by):
-            totals = groups[names[0]].setdefault(str(names[1:]), Totals.empty(len(metrics)))
-            totals.update(part["picture"].tolist(), part[list(metrics)].to_numpy(float))
-    for method in filter(groups.get, methods):
-        found = groups[method].values()
-        counts = np.sum([totals.counts[0] for totals in found], axis=0)
-        yield method, _mean([totals.means() for totals in found]), counts
+    # For a thousand classes, the replicates of ten methods would fill the memory: two at a time, at most.
+    for together in [[method] for method in methods] if mean == "class" else [methods]:
+        groups: dict[str, dict[str, Totals]] = {method: {} for method in together}
+        for rows in _frames(records):
+            by = ["method", "label"] if mean == "class" else ["method"]
+            for names, part in rows[rows["method"].isin(together)].groupby(by):
+                totals = groups[names[0]].setdefault(str(names[1:]), Totals.empty(len(metrics)))
+                totals.update(part["picture"].tolist(), part[list(metrics)].to_numpy(float))
+        for method in filter(groups.get, together):
+            found = groups[method].values()
+            counts = np.sum([totals.counts[0] for totals in found], axis=0)
+            yield method, _mean([totals.means() for totals in found]), counts
+
+
+def _frames(records: Run | pd.DataFrame) -> Iterator[pd.DataFrame]:
+    if isinstance(records, Run):
+        yield from (block.to_pandas() for block in records.blocks())
+    else:
+        yield records
 
 
 def _mean(means: Sequence[np.ndarray]) -> np.ndarray:

@@ -6,6 +6,7 @@ them and says what it found, so that a slip is called by its name.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 import pkgutil
@@ -104,11 +105,13 @@ def check(name: str, answer: Any) -> Verdict:
     if callable(answers.right):
         if not callable(answer):
             return Verdict(False, f"The answer is a function; this is {_kind(answer)}.")
+        # Each gets copies: the answers of other exercises are computed from the same tensors.
         try:
-            answer = answer(*answers.tried_on)
+            answer = answer(*copy.deepcopy(answers.tried_on))
         except Exception as error:  # it is the reader's function, so whatever it raises is their news
             return Verdict(False, f"Your function raised {type(error).__name__}: {error}")
-        right, *wrong = (one(*answers.tried_on) for one in (answers.right, *answers.wrong.values()))
+        functions = (answers.right, *answers.wrong.values())
+        right, *wrong = (one(*copy.deepcopy(answers.tried_on)) for one in functions)
     else:
         right, wrong = answers.right, list(answers.wrong.values())
     try:
@@ -145,7 +148,8 @@ def _read(answer: Any, right: Any, wrong: list[Any]) -> Any:
     if isinstance(right, set | frozenset):
         if not isinstance(answer, Iterable) or isinstance(answer, str):
             raise ValueError(f"The answer is a set of words; this is {_kind(answer)}.")
-        return {str(word).strip().lower() for word in answer}
+        words = (word.item() if isinstance(word, Tensor) and word.numel() == 1 else word for word in answer)
+        return {str(word).strip().lower() for word in words}
     try:
         given = _numbers(answer)
     except (TypeError, ValueError):

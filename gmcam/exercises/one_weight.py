@@ -16,13 +16,12 @@ PLACES = ("stage3", "stage4.relu1", "stage4.conv2", "stage4.bn2", "stage4.relu2"
 
 @exercise("one_weight.1")
 def smaller_traces() -> Answers:
-    """Two things change at once, so the comparison is an argument for neither."""
+    """Two networks differ in more than in what the mean loses on them."""
     return Answers(
-        "neither",
+        "no",
         {
-            "the method is the same on both networks, so it alone cannot make the difference": "grad-cam",
-            "the network is not all that changes: on its last map Equation 3 loses nothing, so the method's "
-            "part in the trace changes along with it": "network",
+            "the networks differ in everything else as well, in depth, cells and training; to price the "
+            "mean, change it and nothing else": "yes",
         },
     )
 

@@ -1,5 +1,5 @@
 """The methods that repeat a pass on changed inputs and add up: CAMERAS over sizes of the picture,
-Integrated Grad-CAM on the way from black to the picture."""
+Integrated Grad-CAM on the way from an empty input to the picture."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
 
 @method("integrated_grad_cam", title="Integrated Grad-CAM", source="Sattarzadeh et al., ICASSP 2021")
 def integrated_grad_cam(query: Query, steps: int = 50, chunk_size: int = 8) -> Tensor:
-    """Σ_s ReLU(Σ_k λ_k(s x) M_k(s x)), with s = 0, 1/50, … 49/50: Grad-CAM on the way from black.
+    """Σ_s ReLU(Σ_k λ_k(s x) M_k(s x)), with s = 0, 1/50, … 49/50: Grad-CAM on the way from zero.
 
     As in the authors' code: a sum of ``steps`` left points, each rectified; the baseline is the zero
-    tensor at the network's input (which is not quite black where the input is normalised), and the
-    maps are weighted themselves, not their difference from the baseline's. ``chunk_size``: pictures
+    tensor at the network's input (where that is normalised, the mean colour: a grey), and the maps are
+    weighted themselves, not their difference from the baseline's. ``chunk_size``: pictures
     at a time.
     """
     raw = torch.zeros_like(query.M[:, 0])

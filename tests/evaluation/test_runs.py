@@ -1,12 +1,14 @@
 """Runs that are stopped, torn, contested or misnamed, and the tables that come of them."""
 
 import dataclasses
+import errno
 import functools
 import io
 import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -36,6 +38,7 @@ from gmcam.evaluation import (
     write_figures,
 )
 from gmcam.evaluation.runs import SCHEMA
+from gmcam.evaluation.totals import Totals
 from gmcam.views.plots import intervals
 
 TWO = Choices(methods=("grad_cam", "gmcam"), pixels=64, batch=4)
@@ -264,7 +267,7 @@ def test_a_block_that_another_process_wrote_elsewhere_is_missed(
     assert not (tmp_path / "run" / "tables").exists()
 
 
-@pytest.mark.parametrize("kind", [ValueError, RuntimeError])
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, IndexError])
 def test_a_picture_that_fails_alone_leaves_the_others_of_its_block(
     kind, colour_network, squares_dataset, tmp_path, monkeypatch
 ):
@@ -279,6 +282,77 @@ def test_a_picture_that_fails_alone_leaves_the_others_of_its_block(
     run = evaluate(colour_network, squares_dataset(4), TWO, tmp_path / "run")
     assert status(run) == {"measured": 3, "unreadable": 0, "no class": 0, "failed": 1}
     assert records(run).set_index("picture").loc["squares 1", "error"].endswith("not finite")
+
+
+def test_a_mean_over_classes_holds_the_totals_of_two_methods_at_most(monkeypatch):
+    rows = [(f"{n}", f"class {n}", method, n) for n in range(5) for method in ("a", "b", "c")]
+    frame = pd.DataFrame(rows, columns=["picture", "label", "method", "own"])
+    before = summary(frame, "class", ["own"])
+    made, most, empty = [], [], Totals.empty
+
+    def counted(count):
+        totals = empty(count)
+        made.append(weakref.ref(totals))
+        most.append(sum(one() is not None for one in made))
+        return totals
+
+    monkeypatch.setattr(Totals, "empty", counted)
+    pd.testing.assert_frame_equal(summary(frame, "class", ["own"]), before)
+    assert len(made) == 15 and max(most) == 10
+
+
+FAULTS = [
+    MemoryError(),
+    OSError(errno.EMFILE, "Too many open files"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("reading", [True, False])
+def test_a_fault_of_the_machine_ends_the_run_and_is_no_pictures(
+    reading, wrapped, fault, whole, colour_network, squares_dataset, tmp_path, monkeypatch
+):
+    """Its block is not there, and made when the same run is asked for again."""
+
+    def break_down():
+        if not wrapped:
+            raise fault
+        try:
+            raise fault
+        except Exception as error:
+            raise ValueError(f"the picture cannot be read to its end ({error})") from None
+
+    plain, measure = squares_dataset(1).read, measuring.measure
+
+    def read(index):
+        return break_down() if index == 5 else plain(index)
+
+    def failing(network, cases, choices):
+        return (
+            break_down()
+            if any(case.picture == "squares 5" for case in cases)
+            else measure(network, cases, choices)
+        )
+
+    dataset = squares_dataset(10, read if reading else plain)
+    if not reading:
+        monkeypatch.setattr("gmcam.evaluation.evaluating.measure", failing)
+    with pytest.raises((ValueError, type(fault))):
+        evaluate(colour_network, dataset, TWO, tmp_path / "run")
+    assert len(blocks(tmp_path / "run")) < len(blocks(whole.folder))
+    monkeypatch.undo()
+    run = evaluate(colour_network, squares_dataset(10), TWO, tmp_path / "run")
+    pd.testing.assert_frame_equal(records(run), records(whole), check_exact=True)
+
+
+def test_a_tuple_among_the_arguments_is_no_other_argument(squares_dataset, tmp_path):
+    wanted = {"methods": {"mine": {"sizes": (1, 2)}}}
+    for _ in range(2):
+        assert runs.begin(tmp_path, wanted, squares_dataset(4), TWO)
+    with pytest.raises(ValueError, match=r"mine {'sizes': \[1, 2\]}, not {'sizes': \[1, 3\]}"):
+        runs.begin(tmp_path, {"methods": {"mine": {"sizes": (1, 3)}}}, squares_dataset(4), TWO)
 
 
 @pytest.mark.parametrize(
@@ -566,7 +640,20 @@ def test_what_a_dead_rank_left_is_done_by_the_next_run(uninterrupted, tmp_path):
 
 @pytest.mark.slow
 def test_a_complaint_reaches_every_rank(tmp_path):
+    """Started by hand: torchrun would end the second one itself."""
     (tmp_path / "letter.txt").write_text("dear")
-    done = torchrun(*command(out=tmp_path))
-    assert done.returncode != 0
-    assert done.stderr.count(f"gmcam: {tmp_path} holds other files and no run") >= 1
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "gmcam", *command(out=tmp_path)],
+            env={**environment(), **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [2, 2], said
+    assert all(f"gmcam: {tmp_path} holds other files and no run" in one for one in said)

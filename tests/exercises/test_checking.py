@@ -67,6 +67,7 @@ def test_words_are_read_without_regard_to_case(ask):
 def test_sets_of_words(ask):
     assert ask(["Cat", "cup"], {"cat", "cup"})
     assert "1 missing, 1 too many" in ask({"cat", "coin"}, {"cat", "cup"}).words
+    assert ask(torch.tensor([7, 2]), {"7", "2"}) and ask(set(torch.tensor([7, 2])), {"2", "7"})
     assert "a set of words" in ask("cat", {"cat"}).words
     assert "a set of words" in ask(3, {"cat"}).words
 
@@ -78,6 +79,21 @@ def test_functions_are_judged_by_what_they_make(ask):
     assert "you summed" in ask(lambda x: x.sum(), torch.mean, wrong, tried_on=inputs).words
     assert "ZeroDivisionError" in ask(lambda x: 1 / 0, torch.mean, wrong, tried_on=inputs).words
     assert "a function" in ask(1.5, torch.mean, wrong, tried_on=inputs).words
+
+
+def test_a_function_that_changes_what_it_is_given_changes_it_for_itself(ask):
+    def mean(x):
+        x -= x.mean()
+        return x.abs().mean()
+
+    inputs = (torch.arange(4.0),)
+    assert ask(
+        mean,
+        lambda x: (x - x.mean()).abs().mean(),
+        {"you summed": lambda x: x.mul_(2).sum()},
+        tried_on=inputs,
+    )
+    assert inputs[0].tolist() == [0, 1, 2, 3]
 
 
 def test_zero_tolerance_leaves_room_for_rounding_alone(ask):
