@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: book test binder fuzz coverage mutants bench lint archive student instructor slides links audit clean
+.PHONY: book test binder fuzz coverage mutants bench lint archive student instructor slides screenshots links audit clean
 
 book: .venv/book.done
 	$(BIN)/jupyter-book build . -W -n --keep-going
@@ -53,6 +53,11 @@ student instructor: .venv/book.done
 slides: .venv/book.done
 	test -d _build/jupyter_execute || $(MAKE) book
 	$(BIN)/python book/_tools/slides.py
+
+# The README's pictures, taken of the built book by Debian's Chromium.
+screenshots: .venv/test.done
+	test -f _build/html/index.html || $(MAKE) book
+	$(BIN)/python screenshots/take.py _build/html screenshots
 
 links: .venv/book.done
 	$(BIN)/jupyter-book build . --builder linkcheck

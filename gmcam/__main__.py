@@ -177,10 +177,7 @@ def _methods(options: argparse.Namespace) -> None:
 
 
 def _networks(options: argparse.Namespace) -> None:
-    import torchvision.models
-
-    from gmcam.networks import EMBEDDED, load_card, torchvision_names
-    from gmcam.networks.loading import checkpoint
+    from gmcam.networks import EMBEDDED, load_card, torchvision_names, weights_on_disk
 
     print("embedded, trained on collage scenes:")
     for name in EMBEDDED:
@@ -188,8 +185,7 @@ def _networks(options: argparse.Namespace) -> None:
         print(f"  {name:20} {card['test_accuracy']:.1%} on the test split, {card['bytes'] / 1e6:.1f} MB")
     print("torchvision's, trained on ImageNet (* for weights that are on this machine):")
     for name in torchvision_names():
-        default = torchvision.models.get_model_weights(name).DEFAULT
-        print(f"  {'*' if checkpoint(default).exists() else ' '} {name}")
+        print(f"  {'*' if weights_on_disk(name) else ' '} {name}")
 
 
 def _layers(options: argparse.Namespace) -> None:

@@ -21,8 +21,8 @@ def open_picture(source: Picture) -> Image.Image:
 
     ``source``: a path; the bytes of a picture file; a PIL picture; or an array (H, W), (H, W, 3) or
     (H, W, 4), uint8 or float in [0, 1]. EXIF rotation is applied; greyscale and palettes become colour;
-    transparency is laid over white; 16-bit greyscale is scaled to 8; CMYK is converted; of an animation
-    the first frame is taken.
+    transparency is laid over white; 16-bit greyscale is scaled to 8; a file of floating-point numbers is
+    read like an array of them; CMYK is converted; of an animation the first frame is taken.
 
     Raises ``ValueError`` for a path that is missing or a folder, for a file that is empty, not a picture,
     cut short or larger than ``MAX_PIXELS``, and for an array of another shape or type.
@@ -30,6 +30,13 @@ def open_picture(source: Picture) -> Image.Image:
     >>> gmcam.open_picture(np.zeros((2, 4))).getpixel((0, 0))
     (0, 0, 0)
     """
+    picture = _opened(source)
+    # Floating-point pixels, as a TIFF file may hold, are read or refused as an array's are.
+    return _to_rgb(_from_array(np.asarray(picture))) if picture.mode == "F" else picture
+
+
+def _opened(source: Picture) -> Image.Image:
+    """Upright, and 8-bit RGB unless its pixels are floating-point numbers."""
     if isinstance(source, Image.Image):
         try:
             return _to_rgb(source)  # of a file that was opened, this reads the pixels
@@ -95,4 +102,4 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "F" else picture.convert("RGB")

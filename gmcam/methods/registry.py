@@ -134,11 +134,13 @@ def method(
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
     """Register a function as a saliency method; its docstring starts with its formula.
 
-    Raises ``ValueError`` for a name that is taken.
+    A notebook's own method may be registered again, as happens when its cell is run again. Raises
+    ``ValueError`` for any other name that is taken.
     """
 
     def register(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        if name in METHODS:
+        again = name in METHODS and METHODS[name].compute.__module__ == compute.__module__ == "__main__"
+        if name in METHODS and not again:
             raise ValueError(f"a method called {name!r} is registered already")
         METHODS[name] = Method(name, title, source, compute, keeps, gradients, convolutional)
         return compute

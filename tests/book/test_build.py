@@ -9,12 +9,13 @@ import zipfile
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
 import slides
 from browsing import Tab, server, settle
+from PIL import Image
 
 import gmcam
 from gmcam.exercises import all_exercises
@@ -190,6 +191,39 @@ def shown(page):
             return seen.map(i => [i.src, i.alt, i.complete && i.naturalWidth > 0]);
         }"""
     )
+
+
+def test_the_landing_page_shows_on_one_screen_what_the_book_does(served, browser):
+    with Tab(browser, f"{served}/book/intro.html", viewport={"width": 1280, "height": 860}) as tab:
+        page = tab.page
+        settle(page)
+        buttons = page.locator(".gmcam-start a")
+        assert buttons.all_inner_texts() == ["Read", "Run", "Teach"]
+        places = [urlsplit(button.evaluate("one => one.href")) for button in buttons.all()]
+        assert [Path(place.path).name for place in places] == [
+            "feature_maps.html",
+            "intro.html",
+            "teaching.html",
+        ]
+        assert page.locator(f"#{places[1].fragment} h2").inner_text().startswith("Four ways to use it")
+        explorer = page.locator(".gmcam-frozen").bounding_box()
+        assert explorer["y"] + explorer["height"] <= 860
+        ((before, _, _),) = shown(page)
+        page.get_by_label("class", exact=True).select_option("cup")
+        ((after, alt, drawn),) = shown(page)
+        assert drawn and after != before and alt.startswith("GMCAM for cup, ")
+        assert tab.complaints == []
+
+
+def test_the_readmes_pictures_are_taken_of_the_book(built, browser, tmp_path):
+    """In a process of its own: one driver of a browser runs here already."""
+    subprocess.run([sys.executable, ROOT / "screenshots/take.py", built.html, tmp_path], check=True)
+    named = re.findall(r"!\[.{20,}\]\(screenshots/(.+)\)", (ROOT / "README.md").read_text())
+    assert sorted(named) == sorted(path.name for path in tmp_path.iterdir()) and len(named) == 2
+    for name in named:
+        with Image.open(tmp_path / name) as taken, Image.open(ROOT / "screenshots" / name) as there:
+            assert taken.size == there.size and taken.convert("L").getextrema()[1] > 200
+            assert len(taken.convert("RGB").getcolors(2**24)) > 5000  # there are maps in it
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])

@@ -218,3 +218,13 @@ def test_a_format_that_pillow_knows_only_in_part_is_refused(tmp_path):
 )
 def test_an_array_that_is_no_picture_is_refused(array, message):
     assert message in complaint(array)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_file_of_floating_point_numbers_is_read_like_an_array_of_them(tmp_path, opened):
+    values = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    path = saved(Image.fromarray(values), tmp_path / "float.tiff")
+    assert np.array_equal(pixels(Image.open(path) if opened else path), pixels(values))
+    path = saved(Image.fromarray(values * 1000), tmp_path / "large.tiff")
+    with pytest.raises(ValueError, match=r"float in \[0, 1\]; this one is float32 from 0.0 to 1000.0"):
+        open_picture(Image.open(path) if opened else path)

@@ -251,6 +251,19 @@ def test_a_name_that_is_taken_is_refused(registry):
     assert registry["grad_cam"] is entry
 
 
+def test_a_notebooks_own_method_is_registered_again_when_its_cell_is_run_again(registry):
+    def cell(own_summary, name="mine"):
+        function = lambda query: query.M.sum(1)  # noqa: E731
+        function.__doc__, function.__module__ = own_summary, "__main__"
+        method(name, title="Mine", source="this notebook")(function)
+
+    cell("First.")
+    cell("Second.")
+    assert registry["mine"].summary == "Second."
+    with pytest.raises(ValueError, match="a method called 'gmcam' is registered already"):
+        cell("Third.", name="gmcam")
+
+
 # Where CAM is defined.
 
 
