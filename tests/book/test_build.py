@@ -205,7 +205,8 @@ def test_the_landing_page_shows_on_one_screen_what_the_book_does(served, browser
             "intro.html",
             "teaching.html",
         ]
-        assert page.locator(f"#{places[1].fragment} h2").inner_text().startswith("Four ways to use it")
+        section = page.locator(f"section:has(> #{places[1].fragment}) > h2")
+        assert section.inner_text().startswith("Four ways to use it")
         explorer = page.locator(".gmcam-frozen").bounding_box()
         assert explorer["y"] + explorer["height"] <= 860
         ((before, _, _),) = shown(page)
