@@ -269,6 +269,7 @@ def _hooked(module: nn.Module, hook: Callable[[Any, bool], Any]) -> list[Removab
 
     def before(_module: nn.Module, arguments: tuple[Any, ...]) -> None:
         given = (one for one in arguments if isinstance(one, Tensor) and not one.is_inference())
+        versions.clear()  # of a pass that failed in here, whose tensors are gone and their ids free
         versions.update((id(one), one._version) for one in given)
 
     def after(_module: nn.Module, _arguments: tuple[Any, ...], output: Any) -> Any:

@@ -29,6 +29,7 @@ from gmcam.networks.network import Network
 from gmcam.networks.preprocessing import Preprocessing
 
 AHEAD = 2  # blocks that are being read while one is computed
+# What a system says that is out of files or memory, or has lost a disk.
 _DISK = {
     errno.EMFILE,
     errno.ENFILE,
