@@ -4,11 +4,13 @@ MyST-NB keeps how long a notebook ran. How much memory its kernel held at most i
 done, from the system's account of the process (on Linux; elsewhere the column stays empty).
 """
 
+import os
 import platform
 import re
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -93,13 +95,22 @@ def memory(process: psutil.Process) -> tuple[float, float]:
 
 
 def watch(app: Sphinx) -> None:
-    """From now on, note the memory of every notebook's kernel when a cell of it is done."""
+    """From now on, note the memory of every notebook's kernel when a cell of it is done.
+
+    A kernel that has nothing left to do is killed: it would take a second or two to tidy up. What it
+    leaves behind lies in a folder of the build's own, which goes with the build.
+    """
 
     def note(**_: Any) -> None:
         held = max(map(memory, psutil.Process().children()), default=(0.0, 0.0))
         NbMetadataCollector.set_doc_data(app.env, app.env.docname, KEY, held)
 
-    NotebookClient.class_traits()["on_cell_executed"].default_value = note
+    traits = NotebookClient.class_traits()
+    traits["on_cell_executed"].default_value = note
+    traits["shutdown_kernel"].default_value = "immediate"
+    left = TemporaryDirectory()
+    os.environ["TMPDIR"] = left.name
+    app.connect("build-finished", lambda *_: left.cleanup())
 
 
 def report(app: Sphinx, _env: Any) -> None:
