@@ -67,7 +67,7 @@ def painted(answers: Network, painter: Network) -> Network:
 @cache
 def _two_class_maps() -> tuple[Tensor, Tensor, Tensor]:
     """Grad-CAM on 28 scenes of two classes, with the masks and boxes of what it explains."""
-    scenes = dual_class_scenes(56, size=128)[::2]
+    scenes = dual_class_scenes(56, size=128, step=2)
     net = network()
     parts = [scenes[start : start + 14] for start in range(0, len(scenes), 14)]
     maps = [

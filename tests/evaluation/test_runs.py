@@ -505,6 +505,7 @@ KILLED = textwrap.dedent("""
     import os, random, shutil, sys, time
     from pathlib import Path
     import torch
+    import gmcam.evaluation, gmcam.views.plots  # read once, so that kills fall into the work
     from gmcam.__main__ import main
 
     torch.set_num_threads(1)

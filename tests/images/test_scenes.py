@@ -224,3 +224,16 @@ def test_dual_class_scenes_go_through_every_ordered_pair():
     assert {one.split for one in drawn} == {"test"}
     assert drawn[len(pairs)].labels == drawn[0].labels  # in turn again, as another picture
     assert not np.array_equal(pixels(drawn[len(pairs)]), pixels(drawn[0]))
+
+
+def test_dual_class_scenes_can_leave_some_out():
+    some = dual_class_scenes(8, size=32, step=3)
+    assert [one.seed for one in some] == [0, 3, 6]
+    for one, other in zip(some, dual_class_scenes(8, size=32)[::3], strict=True):
+        assert one.labels == other.labels and np.array_equal(pixels(one), pixels(other))
+
+
+@pytest.mark.parametrize(("count", "step"), [(-1, 1), (8, 0), (8, -2)])
+def test_a_count_or_step_that_makes_no_list_is_refused(count, step):
+    with pytest.raises(ValueError, match=f"0 or above and step 1 or above, not {count} and {step}"):
+        dual_class_scenes(count, step=step)
