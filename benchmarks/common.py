@@ -87,13 +87,19 @@ def timed(
     names, shuffle = list(calls), random.Random(0).shuffle
     began = time.perf_counter()
     for number in range(rounds):
-        gc.collect()  # what a library leaves in cycles, graphs among it, would fill the memory
         if number and time.perf_counter() - began > patience:
             break
         shuffle(names)
         for name in names:
+            forget_cycles()
             seconds[name].append(clock(calls[name], device))
     return seconds
+
+
+def forget_cycles() -> None:
+    """Free what a call has left in cycles: a library's graphs of a few calls would fill the memory."""
+    gc.collect()
+    gc.freeze()  # or the next collection would go through all modules again
 
 
 def held(module: torch.nn.Module, call: Callable[[], Found]) -> tuple[Found, float]:
@@ -107,6 +113,7 @@ def held(module: torch.nn.Module, call: Callable[[], Found]) -> tuple[Found, flo
             found[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    forget_cycles()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = call()
     return result, sum(found.values()) / 1e6
