@@ -6,7 +6,8 @@ import base64
 import io
 from html import escape
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
 from gmcam.images.reading import Picture as Source
 from gmcam.images.reading import open_picture
@@ -25,9 +26,22 @@ def figure(picture: Source, words: str, quality: int = QUALITY) -> str:
 
 
 def data_address(picture: Source, quality: int = QUALITY) -> str:
-    """The picture as a ``data:`` address; one with transparency keeps it."""
-    if not isinstance(picture, Image.Image):
-        picture = open_picture(picture)
+    """The picture as a ``data:`` address."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="webp", quality=quality, alpha_quality=ALPHA_QUALITY)
+    see_through(picture).save(buffer, format="webp", quality=quality, alpha_quality=ALPHA_QUALITY)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def see_through(picture: Source) -> Image.Image:
+    """As ``open_picture`` has it, but a PIL picture or a uint8 array (H, W, 4) keeps its transparency."""
+    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (4,):
+        picture = Image.fromarray(picture)
+    if isinstance(picture, Image.Image) and picture.has_transparency_data:
+        return ImageOps.exif_transpose(picture).convert("RGBA")
+    return open_picture(picture)
+
+
+def to_width(picture: Image.Image, width: int) -> Image.Image:
+    """The picture at that width, as high as its shape asks for and at least one pixel."""
+    height = max(1, round(width * picture.height / picture.width))
+    return picture.resize((width, height), Image.Resampling.LANCZOS)

@@ -7,15 +7,16 @@ from html import escape
 from typing import Any
 
 import ipywidgets
-from PIL import Image
 
 from gmcam.images.reading import Picture as Source
 from gmcam.methods import METHODS, Result, explain
 from gmcam.networks.network import Network
-from gmcam.views.embedding import figure
+from gmcam.views.embedding import figure, to_width
 from gmcam.views.figures import overlay
 
 WIDTH = 288
+# What a map or a picture may end in; RuntimeError is torch's word for a lack of memory, among others.
+FAILURES = (ValueError, RuntimeError, MemoryError)
 FAST = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
 
 
@@ -24,9 +25,8 @@ class _Subject:
 
     def __init__(self, network: Network, image: Source) -> None:
         self.network = network
-        view = network.view(image)
-        self.view = view.resize((WIDTH, round(WIDTH * view.height / view.width)), Image.Resampling.LANCZOS)
-        self.inputs = network.prepare(image)
+        self.inputs = network.prepare(image)  # before anything is enlarged: it refuses what is too slender
+        self.view = to_width(network.view(image), WIDTH)
         self.probabilities = network.probabilities(self.inputs)[0].tolist()
         self.computed: dict[tuple[int, str, str], Result] = {}
 
@@ -56,8 +56,10 @@ def explorer(
     the most probable first.
     ``methods``: names in ``METHODS``, a few of one pass without them. A map is computed when it is first
     looked at and then kept as long as its picture is. Afterwards it moves at the speed of drawing. It
-    needs a running kernel. Raises ``ValueError`` for an unknown class or method.
+    needs a running kernel. Raises ``ValueError`` for an unknown class or method, and without a method.
     """
+    if not methods:
+        raise ValueError("explorer needs at least one method")
     subject = _Subject(network, image)
     offered = [network.class_index(name) for name in classes] or subject.by_probability()
     for name in methods:
@@ -93,7 +95,7 @@ def explorer(
     def draw(_change: object = None) -> None:
         try:
             result = subject.result(target.value, layer.value, method.value)
-        except ValueError as error:  # CAM away from the last map: say so and show the bare picture
+        except FAILURES as error:  # as CAM away from the last map: say so and show the bare picture
             picture.value = figure(subject.view, str(error), quality=90)
             return
         row, column = divmod(int(result.raw[0].argmax()), result.raw.shape[2])
@@ -101,7 +103,7 @@ def explorer(
         height, width = result.raw.shape[1:]
         words = f"Logit {result.score[0]:.2f}; map of {height} × {width} cells, {where}."
         # A little sharper than a picture that is stored a hundred times.
-        picture.value = figure(overlay(subject.view, result.maps[0].cpu(), opacity.value), words, quality=90)
+        picture.value = figure(overlay(subject.view, result.maps[0], opacity.value), words, quality=90)
 
     def take(_change: object) -> None:
         nonlocal subject
@@ -109,7 +111,7 @@ def explorer(
             return
         try:
             subject = _Subject(network, _uploaded(upload.value))
-        except ValueError as error:  # the picture in hand stays
+        except FAILURES as error:  # the picture in hand stays
             said.value = f"<em>{escape(str(error))}</em>"
             return
         said.value = ""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.cm import ScalarMappable
@@ -30,6 +31,7 @@ from gmcam.images.reading import open_picture
 from gmcam.methods import METHODS, Result
 from gmcam.networks.network import Network
 
+Panel = Image.Image | np.ndarray | Tensor
 COLOURS = "inferno"
 SIGNED_COLOURS = "PuOr"
 INK = "#222222"
@@ -58,7 +60,7 @@ def overlay(image: Source, saliency: Tensor | np.ndarray, opacity: float = 0.75)
 
     ``saliency`` (h, w) in [0, 1] is scaled to the picture. A cell of value s shows the map's colour
     with weight ``opacity`` · s over the greyed picture. Raises ``ValueError`` for an opacity outside
-    [0, 1] or a map that is not (h, w).
+    [0, 1] or a map that is not (h, w) or not finite.
 
     >>> from gmcam.views import overlay
     >>> overlay(gmcam.photo("chelsea"), np.eye(7)).shape
@@ -81,7 +83,7 @@ def coloured(saliency: Tensor | np.ndarray, size: tuple[int, int]) -> Image.Imag
     """A saliency map (h, w) in [0, 1] as an RGBA picture of ``size`` (width, height).
 
     A cell of value s has the map's colour and the opacity s, so that laid over ``greyed`` it is
-    ``overlay``. Raises ``ValueError`` for a map that is not (h, w).
+    ``overlay``. Raises ``ValueError`` for a map that is not (h, w) or not finite.
     """
     colours, scaled = _colours(saliency, size)
     return Image.fromarray(
@@ -95,11 +97,20 @@ def _grey(picture: Image.Image) -> np.ndarray:
 
 def _colours(saliency: Tensor | np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The map at ``size``: colours (H, W, 3) in 0…255, and values (H, W) in [0, 1]."""
-    values = np.asarray(saliency, dtype=np.float32)
-    if values.ndim != 2:
+    values = as_array(saliency).astype(np.float32)
+    if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"a saliency map is (h, w), not {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("a saliency map is finite; this one holds NaN or infinite values")
     scaled = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
     return colour_table()[(scaled * 255).astype(np.uint8)], scaled
+
+
+def as_array(panel: Panel) -> np.ndarray:
+    """Values as they are, wherever a tensor lies; a picture as (H, W, 3)."""
+    if isinstance(panel, Tensor):
+        return panel.detach().cpu().float().numpy()
+    return np.asarray(open_picture(panel) if isinstance(panel, Image.Image) else panel)
 
 
 def colour_table() -> np.ndarray:
@@ -111,9 +122,10 @@ def colour_table() -> np.ndarray:
 def show(image: Source, *results: Result, opacity: float = 0.75) -> Picture:
     """The picture and every map of every result over it, titled, with a colour bar.
 
-    Several results with the same several targets make a table: a row per target, a column per
-    method. Otherwise all maps stand in lines of up to four. The part of the picture that the network
-    saw is shown. Raises ``ValueError`` without a result.
+    Several results of one network with the same several targets make a table: a row per target, a
+    column per method. Otherwise all maps stand in lines of up to four. The part of the picture that the
+    network saw is shown. Raises ``ValueError`` without a result, for a list of results (give them one by
+    one, ``*results``), and for a result of several pictures.
 
     >>> network, scene = gmcam.load("collage-vgg"), gmcam.scene("cat", "cup", seed=3)
     >>> figure = gmcam.show(scene.image, gmcam.explain(network, scene.image, ["cat", "cup"]))
@@ -121,36 +133,78 @@ def show(image: Source, *results: Result, opacity: float = 0.75) -> Picture:
     """
     if not results:
         raise ValueError("show needs at least one result of explain")
-    view = results[0].network.view(image)
-    picture = np.asarray(view)
-    count = len(results[0].maps)
-    if len(results) > 1 and count > 1 and all(len(result.maps) == count for result in results):
-        panels = []
-        for index in range(count):
-            panels += [picture, *(overlay(view, r.maps[index].cpu(), opacity) for r in results)]
-        titles = ["picture", *(METHODS[result.method].title for result in results)]
-        rows = [_title(results[0], index) for index in range(count)]
-        return grid(panels, titles, columns=len(titles), bar="saliency", rows=rows)
-    panels, titles = [picture], ["picture"]
     for result in results:
-        for index, saliency in enumerate(result.maps.cpu()):
-            panels.append(overlay(view, saliency, opacity))
-            empty = " (empty map)" if result.empty[index] else ""
-            titles.append(f"{METHODS[result.method].title}{empty}\n{_title(result, index)}")
+        _check_result(result)
+    view, names = results[0].network.view(image), _names(results)
+    panels: list[Panel] = []
+    titles = []
+    if _make_table(results):
+        rows = []
+        for index in range(len(results[0].maps)):
+            panels += [view, *(overlay(view, result.maps[index], opacity) for result in results)]
+            heads = names if index == 0 else [""] * len(names)
+            titles.append("" if index else "picture")
+            titles += [head + _empty(result, index) for head, result in zip(heads, results, strict=True)]
+            rows.append(_title(results[0], index))
+        while not titles[-1]:  # a line without a title takes no room for one
+            titles.pop()
+        return grid(panels, titles, columns=1 + len(results), bar="saliency", rows=rows)
+    panels.append(view)
+    titles.append("picture")
+    for name, result in zip(names, results, strict=True):
+        for index, saliency in enumerate(result.maps):
+            panels.append(overlay(result.network.view(image), saliency, opacity))
+            titles.append(f"{name}{_empty(result, index)}\n{_title(result, index)}")
     return grid(panels, titles, bar="saliency")
+
+
+def _check_result(result: object) -> None:
+    if not isinstance(result, Result):
+        kind = type(result).__name__
+        raise ValueError(f"show takes results one by one, show(image, *results), not a {kind}")
+    pictures = 1 if result.probabilities is None else len(result.probabilities)
+    if pictures > 1:
+        raise ValueError(f"show is for one picture, and a result explains {pictures}: explain each by itself")
+
+
+def _names(results: Sequence[Result]) -> list[str]:
+    """The methods' titles, with the layer where one method explains several."""
+    layers = {r.method: {other.layer for other in results if other.method == r.method} for r in results}
+    return [METHODS[r.method].title + f", {r.layer}" * (len(layers[r.method]) > 1) for r in results]
+
+
+def _make_table(results: Sequence[Result]) -> bool:
+    """Whether several results explain the same several targets of one network."""
+    first = results[0]
+    if len(results) == 1 or len(first.maps) == 1 or not isinstance(first.target, Tensor):
+        return False
+    return all(
+        r.network.module is first.network.module
+        and isinstance(r.target, Tensor)
+        and torch.equal(r.target, first.target)
+        for r in results
+    )
+
+
+def _empty(result: Result, index: int) -> str:
+    return " (empty map)" if result.empty[index] else ""
 
 
 def _title(result: Result, index: int) -> str:
     """What the map explains: the class with its probability, or the function's name."""
-    title = result.label(index)
+    title = _literal(result.label(index))
     if isinstance(result.target, Tensor) and result.probabilities is not None:
-        picture = index if len(result.probabilities) == len(result.maps) else 0
-        title += f", {result.probabilities[picture, result.target[index]]:.1%}"
+        title += f", {result.probabilities[0, result.target[index]]:.1%}"
     return title
 
 
+def _literal(name: str) -> str:
+    """A name as matplotlib shows it letter by letter: between dollars it would read a formula."""
+    return name.replace("$", r"\$")
+
+
 def grid(
-    panels: Sequence[Image.Image | np.ndarray | Tensor],
+    panels: Sequence[Panel],
     titles: Sequence[str] = (),
     columns: int = 4,
     bar: str = "",
@@ -158,14 +212,13 @@ def grid(
 ) -> Picture:
     """Side by side: pictures, (H, W, 3) arrays, and (h, w) maps, which share one colour scale.
 
-    ``titles``: of the panels in order, as far as they go. ``rows``: a name for each row. ``bar``: label
-    of the colour bar, which stands for the maps' values, or for 0 to 1 where panels come from
-    ``overlay``.
+    ``titles``: of the panels in order, as far as they go. ``rows``: a name for each row, likewise.
+    ``bar``: label of the colour bar, which stands for the maps' values, or for 0 to 1 where panels come
+    from ``overlay``. NaN leaves a gap in a map. Raises ``ValueError`` without a panel or a column.
     """
-    arrays = [
-        panel.detach().cpu().float().numpy() if isinstance(panel, Tensor) else np.asarray(panel)
-        for panel in panels
-    ]
+    if not panels or columns < 1:
+        raise ValueError(f"grid needs at least one panel and one column, not {len(panels)} and {columns}")
+    arrays = [as_array(panel) for panel in panels]
     columns = min(columns, len(panels))
     lines = -(-len(panels) // columns)
     maps = [array for array in arrays if array.ndim == 2]
@@ -186,7 +239,7 @@ def grid(
         else:
             ax.imshow(array, interpolation="antialiased")
         _bare(ax, _wrapped(titles[index], side) if index < len(titles) else "")
-        if rows and index % columns == 0:
+        if index % columns == 0 and index // columns < len(rows):
             ax.set_ylabel(rows[index // columns], fontsize=10, color=INK)
     if bar or maps:
         mappable = scale if maps else ScalarMappable(Normalize(0, 1), COLOURS)
@@ -199,8 +252,9 @@ def grid(
 
 def _scale(maps: Sequence[np.ndarray]) -> ScalarMappable:
     """One colour scale for all maps: sequential from zero, or symmetric where values are signed."""
-    low = min((float(panel.min()) for panel in maps), default=0.0)
-    high = max((float(panel.max()) for panel in maps), default=1.0)
+    finite = [panel[np.isfinite(panel)] for panel in maps]
+    low = min((float(values.min()) for values in finite if values.size), default=0.0)
+    high = max((float(values.max()) for values in finite if values.size), default=1.0)
     if low < 0:
         reach = max(-low, high)
         return ScalarMappable(Normalize(-reach, reach), SIGNED_COLOURS)
@@ -223,12 +277,14 @@ def _bare(ax: Axes, title: str = "") -> None:
 
 
 def feature_sheet(maps: Tensor, count: int = 16, columns: int = 8) -> Picture:
-    """The ``count`` feature maps (K, h, w) with the largest mean, strongest first, on one scale.
+    """The ``count`` feature maps (K, h, w) with the largest mean of |values|, strongest first, on one scale.
 
-    Raises ``ValueError`` for maps that are not (K, h, w).
+    Raises ``ValueError`` for maps that are not (K, h, w), and for a count below 1.
     """
-    if maps.ndim != 3:
+    if maps.ndim != 3 or 0 in maps.shape:
         raise ValueError(f"feature maps of one picture are (K, h, w), not {tuple(maps.shape)}")
+    if count < 1:
+        raise ValueError(f"a feature sheet has at least one map, not {count}")
     strongest = maps.abs().mean((1, 2)).argsort(descending=True)[:count].tolist()
     return grid(
         [maps[k] for k in strongest],
@@ -245,12 +301,16 @@ def pipeline(
 
     The upper branch averages each gradient map to one weight λ (Equations 3 and 4); the lower one
     multiplies maps and gradients cell by cell into GM, and guides the same aggregation with it
-    (Equations 5 and 6). ``channels``: how many of the channels with the largest share are drawn.
+    (Equations 5 and 6). ``channels``: how many of the channels with the largest share are drawn, at
+    least one. Raises ``ValueError`` like ``explain``.
     """
-    path = network.layer_path(layer)
-    inputs = network.prepare(image)
-    captured = capture(network.module, inputs, network.class_index(target), [path])
-    M, C = captured.maps[path].float(), captured.gradients[path].float()
+    if channels < 1:
+        raise ValueError(f"the pipeline draws at least one channel, not {channels}")
+    path, index = network.layer_path(layer), network.class_index(target)
+    captured = capture(
+        network.module, network.prepare(image), index, [path], any_shape=network.reshape is not None
+    )
+    M, C = (network.as_maps(kept[path]).float() for kept in (captured.maps, captured.gradients))
     weights = equations.channel_weights(C)
     guide, base, guided = (
         equations.guidance_map(M, C),
@@ -260,19 +320,21 @@ def pipeline(
     share = (weights[0].abs() * M[0].abs().mean((1, 2))).argsort(descending=True)[:channels].tolist()
 
     figure = Picture(figsize=(9.4, 4.6), dpi=_DPI, layout="constrained")
-    widths = [1.4, 0.16, *[0.85] * channels, 0.16, 1.15, 0.16, 1.3]
+    widths = [1.4, 0.16, *[0.85] * len(share), 0.16, 1.15, 0.16, 1.3]
     spec = figure.add_gridspec(2, len(widths), width_ratios=widths)
     view = network.view(image)
-    _bare(_draw(figure.add_subplot(spec[:, 0]), np.asarray(view)), f"picture\nY = logit of “{target}”")
-    peak_m, peak_c = float(M[0, share].max()), float(C[0, share].abs().max())
+    label = _literal(network.class_name(index))
+    _bare(_draw(figure.add_subplot(spec[:, 0]), np.asarray(view)), f"picture\nY = logit of “{label}”")
+    scale, peak_c = _scale([as_array(M[0, k]) for k in share]), float(C[0, share].abs().max())
+    low, high = scale.get_clim()
     for column, k in enumerate(share, 2):
         upper, lower = figure.add_subplot(spec[0, column]), figure.add_subplot(spec[1, column])
-        upper.imshow(M[0, k].cpu().numpy(), cmap=COLOURS, vmin=0, vmax=peak_m or 1)
+        upper.imshow(as_array(M[0, k]), scale.cmap, vmin=low, vmax=high)
         lower.imshow(C[0, k].cpu().numpy(), cmap=SIGNED_COLOURS, vmin=-(peak_c or 1), vmax=peak_c or 1)
         _bare(upper, f"$M_{{{k}}}$")
         _bare(lower, f"$C_{{{k}}}$")
         lower.set_xlabel(f"$\\lambda_{{{k}}}$ = {_short(weights[0, k])}", fontsize=7.5, color=INK)
-    after = 2 + channels
+    after = 2 + len(share)
     for column in (1, after, after + 2):
         for row in (0, 1):
             _arrow(figure.add_subplot(spec[row, column]))
@@ -286,7 +348,7 @@ def pipeline(
     )
     for row, (raw, name) in enumerate(((base, "Grad-CAM"), (guided, "Eq. 6: GMCAM"))):
         peak = raw[0] / (raw[0].max() if raw[0].max() > 0 else 1)
-        _bare(_draw(figure.add_subplot(spec[row, after + 3]), overlay(view, peak.cpu())), name)
+        _bare(_draw(figure.add_subplot(spec[row, after + 3]), overlay(view, peak)), name)
     return figure
 
 

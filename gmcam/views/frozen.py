@@ -11,14 +11,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import ipywidgets
 from PIL import Image
 
 from gmcam.images.reading import Picture as Source
+from gmcam.images.reading import open_picture
 from gmcam.methods import METHODS, compare
 from gmcam.networks.network import Network
-from gmcam.views.embedding import data_address, figure
+from gmcam.views.embedding import data_address, figure, see_through, to_width
 from gmcam.views.figures import Picture, coloured, greyed
 
 OPACITIES = (0.25, 0.5, 0.75, 1.0)
@@ -50,16 +52,16 @@ def freeze(
 
     ``choices``: what each control offers, labels, or labels with the value that stands for each.
     ``draw`` takes one value per control, by name, and gives a picture (as ``open_picture`` takes it, or
-    a figure of ``gmcam.views``) and a sentence that tells what it shows; the sentence stands below it
-    and is its alternative text. It is called once for every combination, so the page grows with their
-    number: 90 pictures of 160 pixels are about half a megabyte. ``sliders``: the controls whose choices
-    have an order. ``start``: labels to begin with, the first ones without it. ``width``: in pixels, on
-    the page. With ``under``, pictures are see-through and lie over that one, and a control for opacity
-    is added.
+    a figure of ``gmcam.views``, which is emptied when its picture has been taken) and a sentence that
+    tells what it shows; the sentence stands below it and is its alternative text. It is called once for
+    every combination, so the page grows with their number: 90 pictures of 160 pixels are about half a
+    megabyte. ``sliders``: the controls whose choices have an order. ``start``: labels to begin with, the
+    first ones without it. ``width``: in pixels, on the page. With ``under``, pictures are see-through (PIL
+    pictures or uint8 arrays (H, W, 4)) and lie over that one, and a control ``opacity`` is added.
 
     Before ipywidgets 8 there is no ``Stack``: then the first picture is shown, with a word on that.
-    Raises ``ValueError`` without a choice, for a control without one, and for names in ``sliders`` or
-    ``start`` that ``choices`` lacks.
+    Raises ``ValueError`` without a choice, for a control without one, for names in ``sliders`` or ``start``
+    that ``choices`` lacks, and with ``under`` for a control called ``opacity``.
 
     >>> from PIL import Image
     >>> def draw(shade, side):
@@ -73,26 +75,41 @@ def freeze(
     }
     if not options or not all(options.values()):
         raise ValueError("freeze needs at least one control, and every control at least one choice")
+    if under is not None and "opacity" in options:
+        raise ValueError("with under, freeze adds a control 'opacity' of its own; call yours something else")
     sliders, start = set(sliders), dict(start or {})
     for name in [*sliders, *start]:
         if name not in options:
-            raise ValueError(f"there is no control {name!r}; there are {', '.join(options)}")
+            raise ValueError(f"there is no control {name!r}; there are {', '.join(map(str, options))}")
     for name, label in start.items():
         if label not in options[name]:
-            raise ValueError(f"{name} has no choice {label!r}; it has {', '.join(options[name])}")
+            raise ValueError(f"{name} has no choice {label!r}; it has {', '.join(map(str, options[name]))}")
     controls = {
         name: _control(name, list(of), name in sliders, list(of).index(start[name]) if name in start else 0)
         for name, of in options.items()
     }
 
-    def leaf(chosen: dict[str, Any]) -> str:
+    stills: WeakKeyDictionary[Picture, Image.Image] = WeakKeyDictionary()  # of figures that come again
+
+    def drawn(chosen: dict[str, Any]) -> tuple[Source, str]:
         picture, words = draw(**chosen)
-        return figure(_still(picture, 2 * width) if isinstance(picture, Picture) else picture, words)
+        if not isinstance(picture, Picture):
+            return picture, words
+        if picture.axes or picture not in stills:
+            stills[picture] = _still(picture, 2 * width)
+        return stills[picture], words
+
+    def leaf(chosen: dict[str, Any]) -> str:
+        return figure(*drawn(chosen))
 
     if not hasattr(ipywidgets, "Stack"):  # before ipywidgets 8, as in some hosted notebooks
-        first = leaf({name: of[start.get(name, next(iter(of)))] for name, of in options.items()})
+        first, words = drawn({name: of[start.get(name, next(iter(of)))] for name, of in options.items()})
+        if under is not None:
+            base = to_width(open_picture(under), width).convert("RGBA")
+            above = see_through(first).convert("RGBA").resize(base.size, Image.Resampling.BILINEAR)
+            first = Image.alpha_composite(base, above)
         advice = "Its sliders need ipywidgets 8: %pip install 'ipywidgets>=8', then restart."
-        return ipywidgets.VBox([ipywidgets.HTML(first), ipywidgets.HTML(advice)])
+        return ipywidgets.VBox([ipywidgets.HTML(figure(first, words)), ipywidgets.HTML(advice)])
 
     # Shared by all leaves: a layout and a style of its own for each would double the page's widgets.
     leaf_layout = ipywidgets.Layout(margin="0", overflow="visible")
@@ -143,13 +160,14 @@ def frozen_explorer(
 
     ``classes``: names. ``methods``: names in ``METHODS`` that explain a layer. ``layers``: all of
     ``network.layers`` without it. ``size``: side of the stored maps in pixels; ``width``: on the page.
-    Raises ``ValueError`` like ``explain``.
+    Raises ``ValueError`` like ``explain``, and without a class, method or layer.
     """
-    view = network.view(image)
-    view = view.resize((width, round(width * view.height / view.width)), Image.Resampling.LANCZOS)
-    stored = (size, round(size * view.height / view.width))
-    inputs = network.prepare(image)
     layers = list(network.layers) if layers is None else list(layers)
+    if not (classes and methods and layers):
+        raise ValueError("a frozen explorer needs at least one class, one method and one layer")
+    inputs = network.prepare(image)  # before anything is enlarged: it refuses what is too slender
+    view = to_width(network.view(image), width)
+    stored = (size, max(1, round(size * view.height / view.width)))
     found = {
         (name, layer, result.method): result
         for name in classes
@@ -160,9 +178,10 @@ def frozen_explorer(
     def draw(**chosen: str) -> Drawing:
         result = found[chosen["class"], chosen["layer"], chosen["method"]]
         title, label = METHODS[result.method].title, result.label(0)
-        words = f"{title} for {label}, logit {result.score[0]:.2f}, at {chosen['layer']} cells: "
+        cells = "x".join(map(str, result.raw.shape[1:]))
+        words = f"{title} for {label}, logit {result.score[0]:.2f}, at {cells} cells: "
         words += "the map is empty" if result.empty[0] else f"strongest {_place(result.raw[0])}"
-        return coloured(result.maps[0].cpu(), stored), words + "."
+        return coloured(result.maps[0], stored), words + "."
 
     return freeze(
         draw,
@@ -206,9 +225,9 @@ def _still(drawing: Picture, widest: int) -> Image.Image:
 
 
 def _place(raw: Any) -> str:
-    """Where the strongest cell lies, in words: "in the middle", "at the top left"."""
+    """Where the middle of the strongest cell lies, in words: "in the middle", "at the top left"."""
     height, width = raw.shape
     row, column = divmod(int(raw.argmax()), width)
-    down = ("top", "", "bottom")[3 * row // height]
-    across = ("left", "", "right")[3 * column // width]
+    down = ("top", "", "bottom")[(6 * row + 3) // (2 * height)]
+    across = ("left", "", "right")[(6 * column + 3) // (2 * width)]
     return " ".join(["at the", *filter(None, (down, across))]) if down or across else "in the middle"

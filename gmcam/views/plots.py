@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.category import StrCategoryFormatter
-from PIL import Image
 
 from gmcam.evaluation.metrics import METRICS
 from gmcam.methods import METHODS
-from gmcam.views.figures import INK, Picture
+from gmcam.views.figures import INK, Panel, Picture, as_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +27,7 @@ Line = tuple[Any, Any]
 
 
 def lines(
-    panels: Sequence[Image.Image | np.ndarray | Mapping[str, Line]],
+    panels: Sequence[Panel | Mapping[str, Line]],
     titles: Sequence[str] = (),
     columns: int = 2,
     x: str = "",
@@ -39,11 +38,13 @@ def lines(
     A chart maps names to lines (x values, y values); x values may be words. A name has one look in all
     charts and stands in one legend. The vertical axis is the same everywhere: from 0, or the lowest
     value if that is below, to 1, or the highest value if that is above. NaN leaves a gap. ``x`` and
-    ``y`` name the axes. Raises ``ValueError`` without a chart.
+    ``y`` name the axes. Raises ``ValueError`` without a column, or a chart with a value in it.
     """
     drawn = [panel for panel in panels if isinstance(panel, Mapping)]
-    if not drawn:
-        raise ValueError("lines needs at least one panel that maps names to lines")
+    if columns < 1:
+        raise ValueError(f"lines needs at least one column, not {columns}")
+    if not any(np.size(line[1]) for panel in drawn for line in panel.values()):
+        raise ValueError("lines needs at least one panel that maps names to lines, with values")
     names = list(dict.fromkeys(name for panel in drawn for name in panel))
     looks = {name: _look(index) for index, name in enumerate(names)}
     values = np.concatenate([np.ravel(line[1]) for panel in drawn for line in panel.values()])
@@ -61,11 +62,12 @@ def lines(
                 ax.plot(np.asarray(across), np.asarray(up), label=name, **looks[name])
             ax.set_ylim(low - 0.02 * (high - low), high + 0.02 * (high - low))
             leftmost = not any(isinstance(one, Mapping) for one in panels[index - index % columns : index])
-            _label(ax, x if index + columns >= len(panels) else "", y if leftmost else "")
+            lowest = not any(isinstance(one, Mapping) for one in panels[index + columns :: columns])
+            _label(ax, x if lowest else "", y if leftmost else "")
         else:
             ax.set_axis_off()
             if panel is not None:
-                ax.imshow(np.asarray(panel), interpolation="antialiased")
+                ax.imshow(as_array(panel), interpolation="antialiased")
         ax.set_title(titles[index] if index < len(titles) else "", fontsize=10, color=INK, pad=5)
     shown = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
     figure.legend(
@@ -84,12 +86,14 @@ def lines(
 def intervals(summary: pd.DataFrame, zero: bool = False, beside: pd.DataFrame | None = None) -> Picture:
     """A panel for each metric, a line in it for each method: the value and its 95 % interval.
 
-    ``summary``: rows as ``gmcam.evaluation.summary`` or ``differences`` gives them. The arrow in a
-    panel's title says which end is the good one. ``zero``: mark zero, for differences. ``beside``: rows
-    of other values, by ``method`` and ``metric``, that are drawn as diamonds. Raises ``ValueError`` for
-    a summary without rows.
+    ``summary``: rows as ``gmcam.evaluation.summary`` or ``differences`` gives them, metrics of your own
+    among them, which come last. The arrow in a panel's title says which end is the good one. ``zero``:
+    mark zero, for differences. ``beside``: rows of other values, by ``method`` and ``metric``, that are
+    drawn as diamonds. Raises ``ValueError`` for a summary without rows.
     """
-    metrics = [name for name in METRICS if name in set(summary["metric"])]
+    present = list(dict.fromkeys(summary["metric"]))
+    metrics = [name for name in METRICS if name in present]
+    metrics += [name for name in present if name not in METRICS]
     if not metrics:
         raise ValueError("there is nothing to draw: the summary has no rows")
     methods = list(dict.fromkeys(summary["method"]))[::-1]
@@ -113,7 +117,7 @@ def intervals(summary: pd.DataFrame, zero: bool = False, beside: pd.DataFrame | 
         if beside is not None:
             others = beside[beside["metric"] == metrics[index]].set_index("method").reindex(methods)
             ax.plot(others["value"], places, "D", color=LINE_COLOURS[1], markersize=4.5, fillstyle="none")
-        ax.set_title(" ".join(METRICS[metrics[index]]), fontsize=9, color=INK)
+        ax.set_title(" ".join(METRICS.get(metrics[index], (metrics[index],))), fontsize=9, color=INK)
         ax.set_yticks(places, [METHODS[name].title if name in METHODS else name for name in methods])
         ax.tick_params(labelsize=8.5, colors=INK, length=2)
         ax.tick_params(axis="y", length=0)

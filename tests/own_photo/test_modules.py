@@ -268,7 +268,7 @@ def test_words_are_those_of_the_frozen_explorer(agree):
         for _ in range(12):
             saliency = torch.rand(size, generator=generator) ** 4
             row, column = np.unravel_index(int(saliency.argmax()), size)
-            thirds = [3 * np.arange(side) // side for side in size]
+            thirds = [(6 * np.arange(side) + 3) // (2 * side) for side in size]
             inside = np.outer(thirds[0] == thirds[0][row], thirds[1] == thirds[1][column])
             share = saliency.double()[torch.from_numpy(inside)].sum() / saliency.double().sum()
             places.append(

@@ -206,6 +206,7 @@ def test_classes_and_methods_asked_for_are_offered_in_their_order(network):
     [
         ({"classes": ("lion",)}, "no class called 'lion'"),
         ({"methods": ("gradcam",)}, "no method is called 'gradcam'; there are cam, grad_cam"),
+        ({"methods": ()}, "explorer needs at least one method"),
     ],
 )
 def test_unknown_names_are_refused(arguments, message, network):
@@ -221,6 +222,22 @@ def test_cam_away_from_the_last_map_says_so_and_shows_the_bare_picture(network):
     control(widget, "layer").value = network.default_layer
     assert "use grad_cam" not in words(widget)
     assert same(shown(widget), expected(network, widget))
+
+
+@pytest.mark.parametrize("failure", [torch.OutOfMemoryError("no memory left"), MemoryError("no memory left")])
+def test_a_failure_is_told_and_no_other_map_stands_under_the_choice(failure, network, monkeypatch):
+    widget = explorer(network, PICTURE)
+
+    def fails(*_, **__):
+        raise failure
+
+    monkeypatch.setattr(module, "explain", fails)
+    control(widget, "layer").value = "16x16"
+    assert words(widget) == "no memory left" and same(shown(widget), np.asarray(base(network)))
+    before = shown(widget)
+    monkeypatch.setattr(Network, "probabilities", fails)
+    upload(widget, png(PICTURE.rotate(180)))
+    assert "no memory left" in complaint(widget) and same(shown(widget), before)
 
 
 def test_names_with_markup_are_escaped_in_the_words(network):

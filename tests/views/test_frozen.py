@@ -106,6 +106,47 @@ def test_figures_can_be_frozen():
     assert page.figure()[0].width > 100
 
 
+def test_a_figure_that_comes_again_shows_what_it_showed_and_one_drawn_anew_what_is_new():
+    same = grid([np.ones((4, 4))])
+    page = Page(freeze(lambda a: (same, a), {"a": ["x", "y"]}))
+    first = np.asarray(page.figure()[0])
+    page.choose("a", "y")
+    assert page.figure()[1] == "y" and np.array_equal(np.asarray(page.figure()[0]), first)
+    assert np.ptp(first) > 100  # not an empty sheet
+
+    def again(a):
+        same.clear()
+        same.subplots().set_title(a * 9)
+        return same, a
+
+    page = Page(freeze(again, {"a": ["x", "W"]}))
+    first = np.asarray(page.figure()[0])
+    page.choose("a", "W")
+    assert not np.array_equal(np.asarray(page.figure()[0]), first)
+
+
+SHADE = np.zeros((4, 4, 4), np.uint8)
+SHADE[:, 2:] = (255, 0, 0, 255)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, Image.fromarray], ids=["array", "picture"])
+def test_pictures_over_another_stay_see_through(kind):
+    picture, *_ = Page(freeze(lambda a: (kind(SHADE), a), {"a": ["x"]}, under=np.zeros((8, 8)))).figure()
+    assert picture.mode == "RGBA"
+    assert np.abs(np.asarray(picture)[:, :, 3].astype(int) - SHADE[:, :, 3]).max() <= 2
+
+
+def test_pictures_stand_upright_and_floats_are_read_as_arrays_are():
+    turned = Image.fromarray(np.array([[0, 255], [0, 255], [0, 255]], np.uint8))
+    turned.getexif()[0x0112] = 6  # a quarter to the right
+    bright = Image.fromarray(np.full((2, 2), 1.0, np.float32))
+    page = Page(freeze(lambda a: ({"x": turned, "y": bright}[a], a), {"a": ["x", "y"]}))
+    upright = np.asarray(page.figure()[0].convert("L")).astype(int)
+    assert upright.shape == (2, 3) and upright[0].max() < 30 and upright[1].min() > 225
+    page.choose("a", "y")
+    assert np.asarray(page.figure()[0]).min() > 250
+
+
 def test_markup_in_labels_and_words_stays_text():
     widget = freeze(lambda a: (np.zeros((4, 4, 3), np.uint8), f'{a}" onload="x'), {"a": ["<script>"]})
     html = next(text for text, _ in Page(widget).visible() if "<figure>" in text)
@@ -120,6 +161,8 @@ def test_markup_in_labels_and_words_stays_text():
         (CHOICES, {"sliders": ["gray"]}, "no control 'gray'; there are grey, word"),
         (CHOICES, {"start": {"gray": "dark"}}, "no control 'gray'"),
         (CHOICES, {"start": {"grey": "black"}}, "grey has no choice 'black'; it has dark, middle, light"),
+        ({"a": [1, 2]}, {"start": {"a": 9}}, "a has no choice 9; it has 1, 2"),
+        ({"opacity": ["low"]}, {"under": np.zeros((4, 4))}, "adds a control 'opacity' of its own"),
     ],
 )
 def test_controls_that_do_not_fit_are_refused(choices, more, message):
@@ -134,6 +177,16 @@ def test_before_ipywidgets_8_the_first_picture_is_shown_with_a_word_on_that(pict
     shown = freeze(lambda a, b: (picture, f"{a}, {b}"), {"a": ["x", "y"], "b": {"z": 1}}, start={"a": "y"})
     first, advice = (part.value for part in shown.children)
     assert 'alt="y, 1"' in first and "ipywidgets 8" in advice
+
+
+def test_before_ipywidgets_8_a_see_through_picture_lies_on_the_one_under_it(monkeypatch):
+    monkeypatch.delattr("ipywidgets.Stack")
+    white = np.full((4, 4, 3), 255, np.uint8)
+    shown = freeze(lambda a: (SHADE, a), {"a": ["x"]}, under=white, width=40)
+    picture = decoded(re.search(r'src="([^"]*)"', shown.children[0].value)[1]).convert("RGB")
+    assert picture.size == (40, 40)
+    assert np.abs(np.asarray(picture)[:, 2].astype(int) - 255).max() <= 3
+    assert np.abs(np.asarray(picture)[:, -3].astype(int) - (255, 0, 0)).max() <= 12
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +230,18 @@ def test_opacity_dims_the_same_pictures_without_storing_them_again(network, scen
     assert sum("<figure>" in str(m["state"].get("value", "")) for m in page.models.values()) == 1
 
 
+@pytest.mark.parametrize("nothing", ["classes", "methods", "layers"])
+def test_a_frozen_explorer_of_nothing_is_refused(nothing, network, scene):
+    asked = {"classes": ["cat"], "methods": ["gmcam"], "layers": ["16x16"]} | {nothing: []}
+    with pytest.raises(ValueError, match="at least one class, one method and one layer"):
+        frozen_explorer(network, scene.image, **asked)
+
+
+def test_a_layer_asked_for_by_its_path_is_named_by_its_cells(network, scene):
+    page = Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], [network.layer_path("32x32")]))
+    assert "at 32x32 cells" in page.figure()[1]
+
+
 def test_ninety_maps_fit_a_page(network, scene):
     widget = frozen_explorer(network, scene.image, ["cat", "cup", "flower", "coin"])
     state = dependency_state([widget])
@@ -186,17 +251,22 @@ def test_ninety_maps_fit_a_page(network, scene):
 
 
 @pytest.mark.parametrize(
-    ("cell", "words"),
+    ("size", "cell", "words"),
     [
-        ((0, 0), "strongest at the top left"),
-        ((4, 4), "strongest in the middle"),
-        ((8, 4), "strongest at the bottom."),
-        ((4, 8), "strongest at the right"),
+        ((9, 9), (0, 0), "strongest at the top left"),
+        ((9, 9), (4, 4), "strongest in the middle"),
+        ((9, 9), (8, 4), "strongest at the bottom."),
+        ((9, 9), (4, 8), "strongest at the right"),
+        ((1, 1), (0, 0), "strongest in the middle"),
+        ((1, 4), (0, 3), "strongest at the right"),
+        ((2, 2), (1, 1), "strongest at the bottom right"),
+        ((7, 7), (1, 3), "strongest at the top."),
+        ((7, 7), (2, 4), "strongest in the middle"),  # as far from the middle as its mirror, row 4
     ],
 )
-def test_the_strongest_place_is_told_in_words(cell, words, network, scene, monkeypatch):
+def test_the_strongest_place_is_told_in_words(size, cell, words, network, scene, monkeypatch):
     result = gmcam.explain(network, scene.image, "cat")
-    raw = torch.zeros(1, 9, 9)
+    raw = torch.zeros(1, *size)
     raw[0][cell] = 1
     monkeypatch.setattr("gmcam.views.frozen.compare", lambda *_, **__: [replace(result, raw=raw)])
     assert words in Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], ["16x16"])).figure()[1]

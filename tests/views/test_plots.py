@@ -4,6 +4,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import same_color, to_rgb
+from PIL import Image
 
 from gmcam.evaluation import METRICS
 from gmcam.views.plots import LINE_COLOURS, intervals, lines
@@ -90,7 +91,18 @@ def test_a_place_without_a_panel_stays_empty():
     assert figure.axes[1].get_subplotspec().get_gridspec().ncols == 2
 
 
-@pytest.mark.parametrize("panels", [[], [PICTURE]])
+def test_the_lowest_chart_of_a_column_names_the_axis_where_a_picture_lies_below():
+    figure = lines([{"a": (X, X)}, {"a": (X, X)}, PICTURE, Image.fromarray(PICTURE).convert("L")], x="share")
+    assert [ax.get_xlabel() for ax in figure.axes] == ["share", "share", "", ""]
+    assert figure.axes[3].images[0].get_array().shape == PICTURE.shape  # grey is no map
+
+
+def test_a_chart_has_a_column():
+    with pytest.raises(ValueError, match="at least one column, not 0"):
+        lines([{"a": (X, X)}], columns=0)
+
+
+@pytest.mark.parametrize("panels", [[], [PICTURE], [{}], [{"a": ([], [])}]])
 def test_nothing_to_chart_is_refused(panels):
     with pytest.raises(ValueError, match="lines needs at least one panel that maps names to lines"):
         lines(panels)
@@ -122,6 +134,11 @@ def test_a_panel_per_metric_and_a_line_per_method():
 def test_panels_leave_few_places_empty(count, columns):
     figure = intervals(rows(*list(METRICS)[:count]))
     assert figure.axes[0].get_subplotspec().get_gridspec().ncols == columns
+
+
+def test_a_metric_of_ones_own_comes_last_under_its_own_name():
+    shown = intervals(rows("Near ↑", "dice")).axes
+    assert [ax.get_title() for ax in shown] == [" ".join(METRICS["dice"]), "Near ↑"]
 
 
 def test_zero_is_marked_where_it_is_asked_for():

@@ -67,8 +67,8 @@ export function describe(map, size, { title, label, logit, layer, empty }) {
  */
 export function strongest(map, [height, width]) {
   const ninth = (/** @type {number} */ pixel) => [
-    Math.floor((3 * Math.floor(pixel / width)) / height),
-    Math.floor((3 * (pixel % width)) / width),
+    Math.floor((6 * Math.floor(pixel / width) + 3) / (2 * height)), // by the pixel's middle
+    Math.floor((6 * (pixel % width) + 3) / (2 * width)),
   ];
   const peak = map.reduce((best, value, pixel) => (value > map[best] ? pixel : best), 0);
   const [row, column] = ninth(peak);
