@@ -33,6 +33,7 @@ PACKAGES = ("torch", "torchvision", "captum", "grad-cam", "torchcam")
 
 def parser(description: str) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
+    gc.freeze()  # what was imported stays: no collection need go through it
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     made.add_argument("--device", default="cpu", help="cpu or cuda")
     made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="on the CPU")
@@ -91,15 +92,9 @@ def timed(
             break
         shuffle(names)
         for name in names:
-            forget_cycles()
+            gc.collect()  # what a library leaves in cycles, graphs among it, would fill the memory
             seconds[name].append(clock(calls[name], device))
     return seconds
-
-
-def forget_cycles() -> None:
-    """Free what a call has left in cycles: a library's graphs of a few calls would fill the memory."""
-    gc.collect()
-    gc.freeze()  # or the next collection would go through all modules again
 
 
 def held(module: torch.nn.Module, call: Callable[[], Found]) -> tuple[Found, float]:
@@ -111,9 +106,9 @@ def held(module: torch.nn.Module, call: Callable[[], Found]) -> tuple[Found, flo
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             found[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a result that its own graph holds would never be freed
 
-    forget_cycles()
+    gc.collect()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = call()
     return result, sum(found.values()) / 1e6
