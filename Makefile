@@ -4,8 +4,14 @@ BIN := .venv/bin
 
 .PHONY: book test binder fuzz coverage mutants bench lint archive student instructor slides screenshots links audit clean
 
+# All of it: a page depends on the module and on the packages too, which Sphinx does not know of.
 book: .venv/book.done
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	$(BIN)/jupyter-book build . --all -W -n --keep-going
+	touch _build/book.done
+
+# For what is made of the built book: build it again if something has changed.
+_build/book.done: $(shell find book gmcam _config.yml _toc.yml requirements.txt -type f -not -name '*.pyc')
+	$(MAKE) book
 
 test: .venv/test.done lint
 	$(BIN)/python -m pytest
@@ -41,22 +47,20 @@ bench: .venv/test.done
 	$(BIN)/python benchmarks/evaluation.py --device $(DEVICE)
 
 # The built book as one file that opens from a USB stick.
-archive:
-	test -f _build/html/index.html || $(MAKE) book
+archive: .venv/book.done _build/book.done
 	$(BIN)/python -c "import shutil; shutil.make_archive('_build/gmcam-book', 'zip', '_build', 'html')"
 
 # The notebooks for a class: without solutions, and with them and the slips to watch for.
 student instructor: .venv/book.done
+	rm -rf _build/$@
 	$(BIN)/python book/_tools/editions.py $@ _build/$@
 
 # Lecture slides from the executed notebooks, a deck a chapter: open _build/slides/index.html.
-slides: .venv/book.done
-	test -d _build/jupyter_execute || $(MAKE) book
+slides: .venv/book.done _build/book.done
 	$(BIN)/python book/_tools/slides.py
 
 # The README's pictures, taken of the built book by Debian's Chromium.
-screenshots: .venv/test.done
-	test -f _build/html/index.html || $(MAKE) book
+screenshots: .venv/test.done _build/book.done
 	$(BIN)/python screenshots/take.py _build/html screenshots
 
 links: .venv/book.done
@@ -68,7 +72,7 @@ audit: .venv/test.done
 
 # A finished installation leaves a file, so that it is done again only when its list changes.
 .venv/book.done: requirements.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@
 

@@ -54,12 +54,14 @@ EDITIONS = {"student": student, "instructor": instructor}
 def write(edition: str, folder: Path) -> list[Path]:
     """Write every notebook of the book in that edition, with what they read, into ``folder``.
 
-    Raises ``ValueError`` for an edition that there is not.
+    Raises ``ValueError`` for an edition that there is not, and for a folder with something in it.
     """
     if edition not in EDITIONS:
         raise ValueError(f"there is no {edition!r} edition; there are {', '.join(EDITIONS)}")
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(BOOK, folder, ignore=shutil.ignore_patterns("_*", "*.ipynb", "*.md", "*.bib", ".*"))
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ValueError(f"{folder} holds something already; name an empty folder or a new one")
+    ignored = shutil.ignore_patterns("_*", "*.ipynb", "*.md", "*.bib", ".*")
+    shutil.copytree(BOOK, folder, ignore=ignored, dirs_exist_ok=True)
     written = []
     for path in sorted(BOOK.glob("*.ipynb")):
         notebook = EDITIONS[edition](nbformat.read(path, as_version=4))

@@ -13,7 +13,7 @@ import html
 import json
 import shutil
 import subprocess
-from importlib.metadata import metadata
+from importlib.metadata import metadata, version
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -127,16 +127,20 @@ def networks(folder: Path, cache: Path, missing: list[str]) -> list[dict[str, An
 
 
 def exported(network: Network, cache: Path) -> Path:
-    """The network's graph, made once for these weights and this exporter."""
-    from gmcam import export  # not above: without onnx the book is built all the same
-
-    digest = hashlib.sha256(Path(export.__file__).read_bytes() + gmcam.__version__.encode())
+    """The network's graph, made once for these weights and what makes a graph of them."""
+    layers = list(network.layers.values())
+    made_by = [f"{name} {version(name)}" for name in ("gmcam", "torch", "onnx", "onnxscript")]
+    digest = hashlib.sha256(json.dumps([layers, made_by]).encode())
+    for module in ("export.py", "capture.py", "networks/network.py"):
+        digest.update(Path(gmcam.__file__).with_name(module).read_bytes())
     for value in network.module.state_dict().values():
         digest.update(value.numpy().tobytes())
     path = cache / f"{network.name}-{digest.hexdigest()[:12]}.onnx"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        gmcam.export_onnx(network, list(network.layers.values()), path)
+        for old in cache.glob(f"{network.name}-*.onnx"):
+            old.unlink()
+        gmcam.export_onnx(network, layers, path)
     return path
 
 

@@ -8,6 +8,7 @@ neither, or nothing can be fetched, the build says so and goes on with the usual
 
 import base64
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -69,17 +70,21 @@ def fetch(package: Package, into: Path, npm: str) -> None:
         found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
         if found != package.sha512:
             raise ValueError(f"{package.name} {package.version} has the checksum {found}, not the pinned one")
-        unpacked = Path(scratch, package.folder)
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                name = member.name.removeprefix(package.inside)
-                wanted = name != member.name and any(fnmatch(name, pattern) for pattern in package.files)
-                if member.isfile() and wanted:
-                    member.name = name
-                    tar.extract(member, unpacked, filter="data")
-        into.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(into, ignore_errors=True)
-        shutil.move(unpacked, into)
+        part = into.with_name(f".{into.name}.part")  # beside it: a move between disks could be cut short
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            with tarfile.open(archive) as tar:
+                for member in tar:
+                    name = member.name.removeprefix(package.inside)
+                    wanted = name != member.name and any(fnmatch(name, pattern) for pattern in package.files)
+                    content = tar.extractfile(member) if wanted else None
+                    if content:
+                        (part / name).parent.mkdir(parents=True, exist_ok=True)
+                        (part / name).write_bytes(content.read())
+            shutil.rmtree(into, ignore_errors=True)
+            os.replace(part, into)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def npm() -> str:

@@ -11,13 +11,19 @@ from sphinx.config import Config
 
 
 def pages_of(repository: str) -> str:
-    """The address of a repository's GitHub pages.
+    """The address of a repository's GitHub pages. Raises ``ValueError`` for a repository elsewhere.
 
     >>> pages_of("https://github.com/owner/name")
     'https://owner.github.io/name/'
     """
-    owner, name = urlsplit(repository).path.strip("/").split("/")
-    return f"https://{owner}.github.io/{name}/"
+    host, path = urlsplit(repository)[1:3]
+    if host != "github.com" or path.strip("/").count("/") != 1:
+        raise ValueError(
+            f"{repository} is not on GitHub: set html.baseurl in _config.yml to the pages' address"
+        )
+    owner, name = path.strip("/").split("/")
+    site = f"{owner}.github.io"
+    return f"https://{site}/" if name.lower() == site.lower() else f"https://{site}/{name}/"
 
 
 def tell_address(_app: Sphinx, config: Config) -> None:

@@ -91,7 +91,8 @@ def memory(process: psutil.Process) -> tuple[float, float]:
     except OSError:
         return 0.0, 0.0
     peak, files = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmHWM", "RssFile"))
-    return (int(peak[1]) / 1e3, int(files[1]) / 1e3) if peak and files else (0.0, 0.0)
+    # What it calls kB are 1024 bytes.
+    return (int(peak[1]) * 1.024e-3, int(files[1]) * 1.024e-3) if peak and files else (0.0, 0.0)
 
 
 def watch(app: Sphinx) -> None:
@@ -108,9 +109,14 @@ def watch(app: Sphinx) -> None:
     traits = NotebookClient.class_traits()
     traits["on_cell_executed"].default_value = note
     traits["shutdown_kernel"].default_value = "immediate"
-    left = TemporaryDirectory()
+    left, usual = TemporaryDirectory(), os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = left.name
-    app.connect("build-finished", lambda *_: left.cleanup())
+
+    def leave(*_: Any) -> None:
+        os.environ.pop("TMPDIR") if usual is None else os.environ.update(TMPDIR=usual)
+        left.cleanup()
+
+    app.connect("build-finished", leave)
 
 
 def report(app: Sphinx, _env: Any) -> None:

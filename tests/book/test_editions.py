@@ -39,6 +39,17 @@ def test_every_notebook_is_in_it_valid_and_without_outputs(edition, name):
         assert not any(cell.get("outputs") for cell in notebook.cells)
 
 
+@pytest.mark.parametrize("held", ["work.txt", ".git/config"])
+def test_a_folder_with_something_in_it_is_left_alone(held, tmp_path):
+    kept = tmp_path / held
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("mine")
+    for folder in (tmp_path, kept):
+        with pytest.raises(ValueError, match="holds something already; name an empty folder or a new one"):
+            write("student", folder)
+    assert kept.read_text() == "mine"
+
+
 def test_students_get_every_question_and_no_solution(edition):
     asked = set()
     for notebook in edition("student").values():

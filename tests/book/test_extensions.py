@@ -65,6 +65,23 @@ def test_another_checksum_is_refused_and_nothing_is_left(registry, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_that_cannot_be_put_in_place_leave_nothing_behind(registry, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(served.os, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        served.fetch(package(registry.value), tmp_path / "thing-1.0", "npm")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_stopped_fetch_left_is_not_taken_for_the_package(registry, tmp_path):
+    (tmp_path / ".thing-1.0.part").mkdir()
+    (tmp_path / ".thing-1.0.part" / "half.js").write_text("")
+    served.fetch(package(registry.value), tmp_path / "thing-1.0", "npm")
+    assert sorted(path.name for path in (tmp_path / "thing-1.0").iterdir()) == ["a.js", "b.woff2"]
+
+
 def config():
     return SimpleNamespace(html_static_path=[], mathjax_path="usual", nb_ipywidgets_js={"usual": {}})
 
@@ -97,6 +114,7 @@ def test_pages_are_pointed_to_what_was_fetched(registry, tmp_path, monkeypatch):
 
 def test_the_address_of_the_pages_follows_from_that_of_the_repository():
     assert shared_pages.pages_of("https://github.com/owner/name") == "https://owner.github.io/name/"
+    assert shared_pages.pages_of("https://github.com/Me/me.github.io") == "https://Me.github.io/"
     theme = {"repository_url": "https://github.com/owner/name"}
     found = SimpleNamespace(html_baseurl="", html_theme_options=theme, html_title="title")
     shared_pages.tell_address(None, found)
@@ -104,3 +122,9 @@ def test_the_address_of_the_pages_follows_from_that_of_the_repository():
     found.html_baseurl = "https://book.example/"
     shared_pages.tell_address(None, found)
     assert found.ogp_site_url == "https://book.example/"
+
+
+@pytest.mark.parametrize("address", ["https://gitlab.com/owner/name", "https://github.com/a/b/c", "name"])
+def test_a_repository_elsewhere_needs_the_address_of_its_pages(address):
+    with pytest.raises(ValueError, match=f"{address} is not on GitHub: set html.baseurl"):
+        shared_pages.pages_of(address)

@@ -155,3 +155,6 @@ def test_every_chapter_has_a_deck_that_shows_its_sections():
         written = "".join(slide.heading + slide.above + slide.body for slide in found)
         assert not re.search(r"\{(doc|ref|numref|footcite:.)\}|\*\*|<h\d|check\(", written), path.name
         assert found[0].kind == "title" and found[0].heading
+        # Exercises stand on slides, where a bare label would be shown as it is.
+        asked = [cell.source for cell in notebook.cells if re.match(r"\*\*\d+\.\*\*", cell.source)]
+        assert not re.search(r"\{ref\}`[^<`]*`", "".join(asked)), path.name
