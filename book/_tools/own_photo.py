@@ -132,7 +132,7 @@ def exported(network: Network, cache: Path) -> Path:
     made_by = [f"{name} {version(name)}" for name in ("gmcam", "torch", "onnx", "onnxscript")]
     digest = hashlib.sha256(json.dumps([layers, made_by]).encode())
     for module in ("export.py", "capture.py", "networks/network.py"):
-        digest.update(Path(gmcam.__file__).with_name(module).read_bytes())
+        digest.update(Path(gmcam.__file__).parent.joinpath(module).read_bytes())
     for value in network.module.state_dict().values():
         digest.update(value.numpy().tobytes())
     path = cache / f"{network.name}-{digest.hexdigest()[:12]}.onnx"
