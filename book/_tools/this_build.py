@@ -66,7 +66,7 @@ class ExecutionsTable(SphinxPostTransform):
                     seconds = f"{data[name]['exec_data']['runtime']:.1f}"
                     held = [f"{part:.0f}" if part else "" for part in data[name].get(KEY, (0, 0))]
                     rows.append([self.env.titles[name].astext(), seconds, *held])
-            node.replace_self(table(["Notebook", "Seconds", "Memory (MB)", "of it libraries"], rows))
+            node.replace_self(table(["Notebook", "Seconds", "Memory (MiB)", "of it libraries"], rows))
 
 
 def table(head: list[str], rows: list[list[str]]) -> nodes.table:
@@ -82,7 +82,7 @@ def table(head: list[str], rows: list[list[str]]) -> nodes.table:
 
 
 def memory(process: psutil.Process) -> tuple[float, float]:
-    """Megabytes that a process has held at most, and how many of them are pages of files.
+    """Mebibytes that a process has held at most, and how many of them are pages of files.
 
     Those are its libraries', which the system may drop and read again. Zeros where it does not tell.
     """
@@ -91,8 +91,8 @@ def memory(process: psutil.Process) -> tuple[float, float]:
     except OSError:
         return 0.0, 0.0
     peak, files = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmHWM", "RssFile"))
-    # What it calls kB are 1024 bytes.
-    return (int(peak[1]) * 1.024e-3, int(files[1]) * 1.024e-3) if peak and files else (0.0, 0.0)
+    # What the system calls kB are 1024 bytes.
+    return (int(peak[1]) / 1024, int(files[1]) / 1024) if peak and files else (0.0, 0.0)
 
 
 def watch(app: Sphinx) -> None:
@@ -123,7 +123,7 @@ def report(app: Sphinx, _env: Any) -> None:
     """Say in the build's log what each notebook held, beside the seconds that MyST-NB prints."""
     for name, data in sorted(NbMetadataCollector.get_doc_data(app.env).items()):
         if KEY in data:
-            LOGGER.info("%s: held at most %.0f MB, %.0f of them libraries", name, *data[KEY])
+            LOGGER.info("%s: held at most %.0f MiB, %.0f of them libraries", name, *data[KEY])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

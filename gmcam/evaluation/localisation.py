@@ -14,7 +14,7 @@ from gmcam.methods import explain
 from gmcam.networks.network import Network
 from gmcam.postprocess import DEFAULT_SIGMA
 
-BATCH = 8
+BATCH = 4
 
 
 def localise(

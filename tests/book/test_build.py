@@ -21,7 +21,7 @@ from gmcam.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
 EXERCISES = all_exercises()
-SECONDS_PER_NOTEBOOK, MEGABYTES_PER_NOTEBOOK = 60, 1200
+SECONDS_PER_NOTEBOOK, MEBIBYTES_PER_NOTEBOOK = 60, 1200
 MINUTES_PER_BUILD = 12
 PAGE_BYTES = 1_200_000
 FLAGS = ["--all", "-W", "-n", "--keep-going"]
@@ -62,10 +62,10 @@ def test_the_build_and_every_notebook_stay_within_their_time(built):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory a kernel held")
 def test_every_notebook_stays_within_its_memory(built):
-    """With the libraries' pages, though the system may drop them: a build of torch for GPUs maps 400 MB."""
-    held = re.findall(r"book/(\w+): held at most (\d+) MB, (\d+) of them libraries", built.log)
+    """With the libraries' pages, though the system may drop them: a build of torch for GPUs maps 400 MiB."""
+    held = re.findall(r"book/(\w+): held at most (\d+) MiB, (\d+) of them libraries", built.log)
     assert len(held) == len(list((ROOT / "book").glob("*.ipynb")))
-    assert {name: peak for name, peak, _ in held if int(peak) > MEGABYTES_PER_NOTEBOOK} == {}
+    assert {name: peak for name, peak, _ in held if int(peak) > MEBIBYTES_PER_NOTEBOOK} == {}
     page = (built.html / "book" / "versions.html").read_text()
     assert all(f">{peak}<" in page and f">{libraries}<" in page for _, peak, libraries in held)
 
