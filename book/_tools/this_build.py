@@ -109,7 +109,8 @@ def watch(app: Sphinx) -> None:
     traits = NotebookClient.class_traits()
     traits["on_cell_executed"].default_value = note
     traits["shutdown_kernel"].default_value = "immediate"
-    left, usual = TemporaryDirectory(), os.environ.get("TMPDIR")
+    left = TemporaryDirectory(ignore_cleanup_errors=True)  # a kernel that was killed may still be ending
+    usual = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = left.name
 
     def leave(*_: Any) -> None:

@@ -204,7 +204,7 @@ def _literal(name: str) -> str:
 
 
 def grid(
-    panels: Sequence[Panel],
+    panels: Sequence[Image.Image | np.ndarray | Tensor],
     titles: Sequence[str] = (),
     columns: int = 4,
     bar: str = "",
