@@ -277,7 +277,7 @@ def _bare(ax: Axes, title: str = "") -> None:
 
 
 def feature_sheet(maps: Tensor, count: int = 16, columns: int = 8) -> Picture:
-    """The ``count`` feature maps (K, h, w) with the largest mean of |values|, strongest first, on one scale.
+    """The ``count`` feature maps (K, h, w) of the largest mean absolute value, strongest first, on one scale.
 
     Raises ``ValueError`` for maps that are not (K, h, w), and for a count below 1.
     """
