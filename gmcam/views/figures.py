@@ -138,7 +138,7 @@ def show(image: Source, *results: Result, opacity: float = 0.75) -> Picture:
     view, names = results[0].network.view(image), _names(results)
     panels: list[Panel] = []
     titles = []
-    if _make_table(results):
+    if _are_a_table(results):
         rows = []
         for index in range(len(results[0].maps)):
             panels += [view, *(overlay(view, result.maps[index], opacity) for result in results)]
@@ -152,8 +152,9 @@ def show(image: Source, *results: Result, opacity: float = 0.75) -> Picture:
     panels.append(view)
     titles.append("picture")
     for name, result in zip(names, results, strict=True):
+        seen = result.network.view(image)
         for index, saliency in enumerate(result.maps):
-            panels.append(overlay(result.network.view(image), saliency, opacity))
+            panels.append(overlay(seen, saliency, opacity))
             titles.append(f"{name}{_empty(result, index)}\n{_title(result, index)}")
     return grid(panels, titles, bar="saliency")
 
@@ -173,7 +174,7 @@ def _names(results: Sequence[Result]) -> list[str]:
     return [METHODS[r.method].title + f", {r.layer}" * (len(layers[r.method]) > 1) for r in results]
 
 
-def _make_table(results: Sequence[Result]) -> bool:
+def _are_a_table(results: Sequence[Result]) -> bool:
     """Whether several results explain the same several targets of one network."""
     first = results[0]
     if len(results) == 1 or len(first.maps) == 1 or not isinstance(first.target, Tensor):
