@@ -82,13 +82,14 @@ def timed(
     """Seconds of each call in each round. The calls have run once before, which does not count.
 
     Every round goes through them in another order: what a call leaves in caches and in the allocator, and a
-    slow spell of the machine, meets all of them. After ``patience`` seconds no other round begins.
+    slow spell of the machine, meets all of them. After ``patience`` seconds, and three rounds, without which
+    a median tells nothing, no other begins.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     names, shuffle = list(calls), random.Random(0).shuffle
     began = time.perf_counter()
     for number in range(rounds):
-        if number and time.perf_counter() - began > patience:
+        if number >= 3 and time.perf_counter() - began > patience:
             break
         shuffle(names)
         for name in names:

@@ -79,10 +79,11 @@ def capture(
     pictures; or a sequence or tensor of indices, one per picture; or, for a single picture, any
     number T of indices, whose T gradients are taken in one batched backward pass; or a callable
     from the network's output to one scalar per picture, (N,); or None for each picture's top
-    class. ``layers``: dotted module paths, or ``INPUT`` for the network's input. Without
-    ``gradients`` the network only runs forward. With ``any_shape`` a layer may give any tensor
-    (N, …), as a linear layer or a transformer's block does. With ``skip_idle`` a layer that does not
-    run is left out.
+    class. Pictures are taken not to influence each other, as they would in a batch norm without running
+    statistics: there give one at a time. ``layers``: dotted module paths, or ``INPUT`` for the
+    network's input. Without ``gradients`` the network only runs forward. With ``any_shape`` a layer
+    may give any tensor (N, …), as a linear layer or a transformer's block does. With ``skip_idle`` a
+    layer that does not run is left out, and one without influence on the score has no gradient.
 
     Several targets are differentiated as one batch, or in its parts where memory does not suffice.
     The network runs in evaluation mode, whatever its flags, and without the programs that
@@ -197,10 +198,10 @@ def captures(
     parts: Iterable[tuple[Any, dict[str, Tensor]]]
     if gradients and isinstance(target, Tensor) and len(target) != len(inputs):
         pooled = _pooled(logits, *handed) if handed else None
-        run = partial(_gradients, logits, kept, pooled=pooled)
+        run = partial(_gradients, module, logits, kept, skip_idle, pooled)
         parts = in_chunks(run, target, chunk_size or len(target))
     else:
-        parts = [(target, _gradients(scores, kept) if gradients else {})]
+        parts = [(target, _gradients(module, scores, kept, skip_idle) if gradients else {})]
     whole = {name: value.detach().contiguous() for name, value in kept.items()}
     for own, found in parts:
         values = (scores if own is target else logits[0, own]).detach()
@@ -428,6 +429,18 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
             place[name] = program
 
 
+@contextmanager
+def without_gradients(module: nn.Module) -> Iterator[None]:
+    """The network runs forward, and is ``left_as_found``.
+
+    Not in inference mode, since a module may keep a tensor for later passes that need gradients; except for a
+    network that was made in it, which never has any.
+    """
+    made_in_it = any(p.is_inference() for p in module.parameters())
+    with torch.inference_mode(made_in_it), torch.no_grad(), left_as_found(module):
+        yield
+
+
 def _programs(parts: Iterable[nn.Module]) -> Iterator[tuple[dict[str, Any], str, Any]]:
     """Where compiled programs hang: a part's attributes, the name of one, what stands there without one."""
     for part in parts:
@@ -488,34 +501,40 @@ def _indices(targets: Any, classes: int) -> Tensor:
 
 
 def _gradients(
+    module: nn.Module,
     values: Tensor,
-    maps: Mapping[str, Tensor],
-    classes: Tensor | None = None,
+    kept: Mapping[str, Tensor],
+    skip_idle: bool,
     pooled: GradientEdge | None = None,
+    classes: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Equation 2 for every layer: of each picture's score, (N, K, h, w) each; or of a single picture's
     logits, (1, …), those of ``classes``, (classes, K, h, w) each, in one batched backward pass.
 
     Where the only layer is ``pooled``, that pass ends there, and all cells of a channel share one number.
+    ``skip_idle``: a layer without influence on the score is left out.
     """
     # Pictures do not mix, so the gradient of the sum holds each picture's own.
     outputs = torch.ones_like(values)
     if classes is not None:
         # Of the logits themselves: an index before them would be differentiated one class after the other.
         outputs = F.one_hot(classes, values.shape[1]).to(values.dtype).unsqueeze(1)
-    found: Sequence[Tensor | None] = [None] * len(maps)
+    found: Sequence[Tensor | None] = [None] * len(kept)
     if values.requires_grad:
-        with torch.inference_mode(False):
+        # A part that saves memory runs forward again on the way back, and must be as it was.
+        with torch.inference_mode(False), left_as_found(module):
             found = torch.autograd.grad(
                 values,
-                list(maps.values()) if pooled is None else [pooled],
+                list(kept.values()) if pooled is None else [pooled],
                 outputs,
                 retain_graph=classes is not None,  # the next classes need it
                 is_grads_batched=classes is not None,
                 allow_unused=True,
             )
     gradients = {}
-    for (name, value), gradient in zip(maps.items(), found, strict=True):
+    for (name, value), gradient in zip(kept.items(), found, strict=True):
+        if gradient is None and skip_idle:
+            continue
         if gradient is None:
             raise ValueError(f"layer {name!r} does not influence the score")
         if pooled is not None:

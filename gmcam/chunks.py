@@ -56,8 +56,8 @@ def halving(run: Callable[[int], _Found], size: int) -> tuple[_Found, int]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice; on a CPU and on Apple's devices torch says so in words alone."""
+    """Whether memory did not suffice; torch often says so in words alone."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    words = ("can't allocate memory", "out of memory")
+    words = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(one in str(error) for one in words)

@@ -39,6 +39,18 @@ class Gate(nn.Module):
         return (self.conv(x) * x).mean((2, 3))
 
 
+class TwoHeads(nn.Module):
+    """Logits, and what a second head says of the same maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head, self.side = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        pooled = self.conv(x).relu().mean((2, 3))
+        return self.head(pooled), self.side(pooled)
+
+
 class Branches(nn.Module):
     """Two convolutions of the same input, neither before the other, and one after both."""
 
@@ -1010,6 +1022,15 @@ def test_a_layer_that_does_not_run_may_be_left_out(pictures):
     assert list(result.maps) == list(result.gradients) == ["conv"]
 
 
+def test_a_layer_without_influence_may_be_left_out(pictures):
+    module = TwoHeads().double()
+    result = capture(module, pictures, 0, ["conv", "side"], any_shape=True, skip_idle=True)
+    assert list(result.gradients) == ["conv"]
+    assert_equals_autograd(result, module, pictures, "conv", score=lambda logits: logits[0][:, 0])
+    with pytest.raises(ValueError, match="layer 'side' does not influence the score"):
+        capture(module, pictures, 0, ["conv", "side"], any_shape=True)
+
+
 def test_a_layer_of_any_shape_may_give_one_number_per_picture(pictures):
     module = network(last=lambda x: x.mean((1, 2, 3)))
     module.add_module("pair", Apply(lambda x: torch.stack([x, -x], 1)))
@@ -1032,15 +1053,20 @@ def test_a_layer_behind_a_view(pictures):
 
 
 @pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_a_network_that_runs_parts_again_in_the_backward_pass(pictures, caller):
-    """Gradient checkpointing saves memory so."""
-    module = network(twice=nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.GELU()))
+@pytest.mark.parametrize("part", [nn.GELU, lambda: nn.BatchNorm2d(4), nn.Dropout], ids=str)
+@pytest.mark.parametrize("targets", [0, [0, 3]])
+def test_a_network_that_runs_parts_again_in_the_backward_pass(pictures, caller, part, targets, snapshot):
+    """Gradient checkpointing saves memory so. The second time, too, it is in evaluation mode."""
+    module = network(twice=nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), part())).double()
+    inputs = pictures if targets == 0 else pictures[:1]
     block = module.twice.forward
-    expected = capture(module, pictures, 0, ["conv"]).gradients["conv"]
-    module.twice.forward = lambda x: checkpoint(block, x, use_reentrant=False)
+    expected = capture(module, inputs, targets, ["conv"]).gradients["conv"]
+    module.train().twice.forward = lambda x: checkpoint(block, x, use_reentrant=False)
+    before = snapshot(module)
     with caller():
-        found = capture(module, pictures, 0, ["conv"]).gradients["conv"]
+        found = capture(module, inputs, targets, ["conv"]).gradients["conv"]
     assert torch.equal(found, expected)
+    assert snapshot(module) == before
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -15,6 +15,8 @@ from gmcam.methods import METHODS
 FULL = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     "CPU": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    "Windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     "MPS": RuntimeError("MPS backend out of memory (MPS allocated: 4.05 GB)."),
     "NumPy": MemoryError("Unable to allocate 8 EiB for an array"),
 }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gmcam.capture import forward, left_as_found
+from gmcam.capture import forward, without_gradients
 from gmcam.chunks import in_chunks
 from gmcam.networks.network import Network
 
@@ -110,7 +110,7 @@ def curves(
     taken = torch.arange(0, height * width + pixels, pixels, device=inputs.device).clamp(max=height * width)
     steps = len(taken) - 1
 
-    with torch.inference_mode(), left_as_found(network.module):
+    with without_gradients(network.module):
         blank = _probabilities(network, inputs.new_zeros((1, *inputs.shape[1:])))[0]
         for target in classes.tolist():
             if not 0 <= target < len(blank):

@@ -50,18 +50,21 @@ def evaluate(
     Where ``out`` holds a part of the same run, it is continued; no finished block is computed again.
     Under ``torchrun`` the blocks are shared between its processes. ``readers``: threads that decode
     pictures while others are computed. A picture that cannot be read, or that a method fails on, is
-    recorded with its error and counted; to try it again, delete its block's file. The records are the
-    same to the last bit for any number of processes with the same number of threads each.
+    recorded with its error and counted; to try it again, delete its block's file. On a CPU the records
+    are the same to the last bit for any number of processes with the same number of threads each; a GPU
+    adds up in an order of its own.
 
     Raises ``ValueError`` in one sentence: a network without the dataset's classes, a method that the
     network cannot serve, a folder with another run (the difference is named) or one in use by another
     process, a disk that takes no more, in which case the finished blocks stay, or a dataset of which no
-    picture could be measured.
+    picture could be measured. Under ``torchrun`` let the error end the process: the others wait for it
+    until torchrun ends them too.
     """
     folder = Path(out)
     network = fitted(network, choices.fit)
     groups = class_groups(network.classes, dataset.classes)
-    with ranks() as us, ExitStack() as held:
+    device = next(network.module.parameters(), torch.empty(0)).device
+    with ranks(device) as us, ExitStack() as held:
 
         def begin() -> list[int]:
             held.enter_context(runs.locked(folder))
@@ -139,8 +142,9 @@ def _rows(network: Network, pictures: Sequence[_Picture], choices: Choices) -> l
         measured = iter(measure(network, cases, choices))
     except Exception as error:  # of whatever kind: readers register methods of their own
         if is_out_of_memory(error):
+            less = "fewer at a time" if choices.batch > 1 else "a smaller network or another device"
             raise ValueError(
-                f"{choices.batch} pictures at a time take too much memory; take fewer ({error})"
+                f"pictures take too much memory, {choices.batch} at a time: take {less} ({error})"
             ) from None
         if _of_the_machine(error):
             raise

@@ -46,10 +46,11 @@ class Ranks:
 
 
 @contextmanager
-def ranks() -> Iterator[Ranks]:
-    """Join the other processes, by gloo on a CPU and NCCL with a GPU each, and leave them at the end.
+def ranks(device: torch.device) -> Iterator[Ranks]:
+    """Join the other processes, by gloo for networks on a CPU and NCCL for those on a GPU each, and leave
+    them at the end.
 
-    A process group that the caller has made already is used, and left standing.
+    ``device``: the network's. A process group that the caller has made already is used, and left standing.
     """
     if dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size())
@@ -57,8 +58,9 @@ def ranks() -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(0, 1)
         return
-    backend = "nccl" if device().type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL sends from the current one
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     yield Ranks(dist.get_rank(), dist.get_world_size())
     # Not after an error: NCCL would wait here for the others, who wait for this process. It is its end that
     # torchrun sees.
@@ -79,6 +81,9 @@ def device() -> torch.device:
         return torch.device("cpu")
     own, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if own >= there:
-        raise ValueError(f"{there} GPUs do not suffice for process {own + 1}; start one process per GPU")
+        raise ValueError(
+            f"{there} GPUs do not suffice for process {own + 1}; start one process per GPU, and where each "
+            "sees one of its own, set LOCAL_RANK to 0"
+        )
     torch.cuda.set_device(own)
     return torch.device("cuda", own)

@@ -133,7 +133,7 @@ def begin(folder: Path, wanted: Mapping[str, Any], dataset: Dataset, choices: Ch
     with disk(folder, KEPT):
         (folder / "records").mkdir(exist_ok=True)
         for left in folder.rglob(UNFINISHED + "*"):  # of a process that was killed
-            left.unlink()
+            left.unlink(missing_ok=True)
     return missing(folder, dataset, choices)
 
 

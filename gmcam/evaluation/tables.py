@@ -11,7 +11,7 @@ import numpy as np
 
 from gmcam.evaluation.measuring import MEANS
 from gmcam.evaluation.metrics import METRICS
-from gmcam.evaluation.runs import KEPT, Run, disk
+from gmcam.evaluation.runs import KEPT, Run, disk, locked
 from gmcam.evaluation.totals import Totals, interval
 from gmcam.files import written_whole
 from gmcam.methods import METHODS
@@ -57,22 +57,31 @@ def differences(
 ) -> pd.DataFrame:
     """Each other method minus ``reference``, on the same pictures: arguments and columns as ``summary``'s.
 
+    Where a frame has no value of a metric for one of the two, the other's does not count either.
+
     Raises ``ValueError`` as ``summary`` does, and for a reference that the records do not hold.
     """
     wanted = _wanted(records, metrics)
-    found = {method: (means, counts) for method, means, counts in _means(records, mean, wanted)}
-    if reference not in found:
+    methods = _methods(records)
+    if reference not in methods:
         held = "run compares" if isinstance(records, Run) else "records compare"
-        raise ValueError(f"the {held} {', '.join(found)}, not {reference!r}")
+        raise ValueError(f"the {held} {', '.join(methods)}, not {reference!r}")
+    others = [method for method in methods if method != reference]
+    # What a picture defines in a run, it defines for every method.
+    parts = (
+        [records] if isinstance(records, Run) else [_common(records, reference, o, wanted) for o in others]
+    )
     rows = []
-    for method, (means, counts) in found.items():
-        difference = means - found[reference][0]
-        low, high = interval(difference)
-        rows += [
-            (method, metric, difference[0, i], low[i], high[i], int(counts[i]))
-            for i, metric in enumerate(wanted)
-            if counts[i] and method != reference
-        ]
+    for part in parts:
+        found = {method: (means, counts) for method, means, counts in _means(part, mean, wanted)}
+        for method in filter(others.__contains__, found):
+            difference, counts = found[method][0] - found[reference][0], found[method][1]
+            low, high = interval(difference)
+            rows += [
+                (method, metric, difference[0, i], low[i], high[i], int(counts[i]))
+                for i, metric in enumerate(wanted)
+                if counts[i]
+            ]
     import pandas as pd
 
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -131,14 +140,15 @@ def write_tables(run: Run) -> Path:
 def write_figures(run: Run) -> Path:
     """Draw ``figures/summary.png``, every metric with its intervals; return the folder.
 
-    Raises ``ValueError`` where the disk takes no more. ``evaluate`` leaves this to its callers, since to draw
-    takes longer than to measure a few pictures; the command line does it.
+    Raises ``ValueError`` where the disk takes no more, or another process works on the folder.
+    ``evaluate`` leaves this to its callers, since to draw takes longer than to measure a few pictures; the
+    command line does it.
     """
     from gmcam.views.plots import intervals
 
     folder = run.folder / "figures"
     chart = intervals(summary(run))
-    with disk(folder, KEPT):
+    with locked(run.folder), disk(folder, KEPT):
         folder.mkdir(exist_ok=True)
         with written_whole(folder / "summary.png") as unfinished:
             chart.savefig(unfinished, format="png", bbox_inches="tight")
@@ -180,16 +190,31 @@ def _wanted(records: Run | pd.DataFrame, metrics: Sequence[str] | None) -> list[
     return [name for name in known if name in (METRICS if metrics is None else metrics)]
 
 
+def _methods(records: Run | pd.DataFrame) -> list[str]:
+    """Those that the records hold, in their order."""
+    if isinstance(records, Run):
+        return list(records.description["arguments"]["methods"])
+    return list(dict.fromkeys(records["method"].dropna()))
+
+
+def _common(frame: pd.DataFrame, one: str, other: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """The rows of two methods, with values only of pairs of picture and class for which both have one."""
+    rows = frame[frame["method"].isin([one, other])]
+    keys = [rows[key] for key in KEYS]
+    known = rows[metrics].notna().groupby(keys).any().unstack("method", fill_value=False)
+    both = known.T.groupby(level=0).all().T[metrics]
+    pairs = list(zip(rows["picture"], rows["label"], strict=True))
+    return rows.assign(**rows[metrics].where(both.reindex(pairs).to_numpy(bool)))
+
+
 def _means(
     records: Run | pd.DataFrame, mean: str | None, metrics: Sequence[str]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Each method with its means (1 + replicates, metrics) and counts (metrics,)."""
     if isinstance(records, Run):
         mean = mean or records.description["arguments"]["mean"]
-        methods: list[str] = records.description["arguments"]["methods"]
-    else:
-        mean = mean or MEANS[0]
-        methods = list(dict.fromkeys(records["method"].dropna()))
+    mean = mean or MEANS[0]
+    methods = _methods(records)
     if mean not in MEANS:
         raise ValueError(f"a mean is {' or '.join(MEANS)}, not {mean!r}")
     # For a thousand classes, the replicates of ten methods would fill the memory: two at a time, at most.

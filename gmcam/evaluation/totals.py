@@ -43,7 +43,7 @@ class Totals:
                 f"values {values.shape} do not fit {len(pictures)} pictures and {self.sums.shape[1]} metrics"
             )
         weights = (
-            np.stack([_weights(name, len(self.sums)) for name in pictures], 1) if len(pictures) else None
+            np.stack([_weights(str(name), len(self.sums)) for name in pictures], 1) if len(pictures) else None
         )
         if weights is not None:
             self.sums += weights @ np.nan_to_num(values)

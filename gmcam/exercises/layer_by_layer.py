@@ -100,6 +100,7 @@ def geometric_mean() -> Answers:
             "the product is divided by n; the root is the power 1/n": lambda maps: maps.prod(0) / len(maps),
             "that is the arithmetic mean": lambda maps: maps.mean(0),
             "that is the largest value; the product asks all layers": lambda maps: maps.amax(0),
+            "that is the smallest value; it puts the pixels in another order": lambda maps: maps.amin(0),
             "the maps are multiplied along the wrong axis: the layers come first": lambda maps: (
                 maps.prod(1) ** (1 / len(maps))
             ),

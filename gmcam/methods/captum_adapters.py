@@ -81,7 +81,8 @@ def _attribute(
         return computed.detach().sum(1).relu()
 
     with warnings.catch_warnings(), left_as_found(module), torch.inference_mode(False), torch.enable_grad():
-        warnings.simplefilter("ignore")  # Captum announces its hooks
+        # Captum announces its hooks. No other warnings: a thread that reads pictures may keep the filter.
+        warnings.filterwarnings("ignore", module=r"captum\b")
         network = ruled(module, query.inputs[:1], algorithm, rules) if rules else module
         parts = [find_layer(module, path) for path in layer]
         rows = torch.arange(len(query.captured.scores))

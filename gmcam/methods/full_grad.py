@@ -110,9 +110,17 @@ def full_gradient(network: Network, captured: Capture) -> dict[str, Tensor]:
 
 def _rounding(values: Tensor) -> float:
     """The relative rounding of what a network computes in ``values``' type, on their device."""
-    if values.is_cuda and values.dtype == torch.float32 and torch.backends.cudnn.allow_tf32:
+    if values.is_cuda and values.dtype == torch.float32 and _allows_tf32():
         return 2**-10  # convolutions keep ten bits of their factors
     return torch.finfo(values.dtype).eps
+
+
+def _allows_tf32() -> bool:
+    """Whether cuDNN's convolutions may round their factors to ten bits."""
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:  # they were told by name, which the older flag does not know
+        return bool(torch.backends.cudnn.conv.fp32_precision != "ieee")  # type: ignore[attr-defined]
 
 
 def _ceilings(module: nn.Module) -> list[str]:

@@ -83,7 +83,7 @@ def gmcam(query: Query) -> Tensor:
 
 @method("grad_cam_pp", title="Grad-CAM++", source="Chattopadhay et al., WACV 2018")
 def grad_cam_pp(query: Query) -> Tensor:
-    """ReLU(Σ_k w_k M_k), with w_k = Σ_ij α ReLU(C_k) and α = C² / (2C² + C³ Σ_ij M_k).
+    """ReLU(Σ_k w_k M_k), w_k = Σ_ij α ReLU(C_k), α ∝ C² / (2C² + C³ Σ_ij M_k) where C_k > 0, Σ_ij α = 1.
 
     As in the authors' code: a denominator of zero counts as one, and α is scaled to sum to one over
     the cells where the gradient is positive (the paper has no such scaling; it changes maps by a

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gmcam import equations
-from gmcam.capture import forward, left_as_found, rerun
+from gmcam.capture import forward, rerun, without_gradients
 from gmcam.chunks import in_chunks
 from gmcam.methods.registry import Query, method
 from gmcam.postprocess import normalise, upsample
@@ -40,7 +40,7 @@ def score_cam(query: Query, chunk_size: int = 16) -> Tensor:
             logits = logits.to(M.dtype).softmax(1)
         return query.scores(logits, picture)
 
-    with torch.inference_mode(), left_as_found(module):
+    with without_gradients(module):
         weights = _channel_scores(query, (low < high) | first, chunk_size, probabilities, "Score-CAM")
     weights = torch.where(flat, (weights * first).sum(1, keepdim=True), weights)
     return upsample(equations.class_map(M, weights), query.size).relu()

@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from gmcam import equations
 from gmcam.capture import Target, capture
+from gmcam.chunks import in_chunks
 from gmcam.methods.registry import Query, method
 from gmcam.networks.canonical import ACTIVATIONS, Mean, Sum, canonical, stacked
 
@@ -34,7 +35,7 @@ _FUNCTIONS = (  # they put numbers elsewhere and change none
     gradients=False,
     convolutional=True,
 )
-def relevance_cam(query: Query) -> Tensor:
+def relevance_cam(query: Query, chunk_size: int = 8) -> Tensor:
     """Σ_k w_k M_k, with w_k the mean relevance R_k at the layer (signed, not rectified).
 
     Relevance starts at the logits, 1 at the class and −1/N at the other of the N classes, and is
@@ -43,14 +44,15 @@ def relevance_cam(query: Query) -> Tensor:
     that of a linear layer, as theirs, not at all), through sums and average pooling in proportion,
     through batch norms and rectifiers unchanged. Denominators are kept from zero by a millionth of each
     step's own scale, so that relevance is conserved for pictures of any scale. In float32 the proportional
-    rule amplifies rounding where signed terms cancel.
+    rule amplifies rounding where signed terms cancel. ``chunk_size``: maps at a time.
     """
-    relevance = propagate(query.network.module, query.layer, *query.rows())
+    relevance = propagate(query.network.module, query.layer, *query.rows(), chunk_size)
     return equations.class_map(query.M, equations.channel_weights(relevance.to(query.M.dtype)))
 
 
-def propagate(module: nn.Module, layer: str, inputs: Tensor, target: Target) -> Tensor:
-    """The relevance at ``layer``, (N, K, h, w), of the contrastive start for each ``target`` (N,).
+def propagate(module: nn.Module, layer: str, inputs: Tensor, target: Target, chunk_size: int = 8) -> Tensor:
+    """The relevance at ``layer``, (N, K, h, w), of the contrastive start for each ``target`` (N,),
+    ``chunk_size`` of them at a time.
 
     Raises ``ValueError`` for a target that is no class, and for a network with a step after the layer
     for which there is no rule.
@@ -76,13 +78,17 @@ def propagate(module: nn.Module, layer: str, inputs: Tensor, target: Target) -> 
         ((*_NORMS, *ACTIVATIONS), Pass()),
     ]
 
-    def contrast(logits: Tensor) -> Tensor:
-        start = torch.full_like(logits, -1 / logits.shape[1])
-        start[torch.arange(len(logits)), target] = 1
-        return (start * logits).sum(1)
+    def relevance(rows: Tensor) -> Tensor:
+        def contrast(logits: Tensor) -> Tensor:
+            start = torch.full_like(logits, -1 / logits.shape[1])
+            start[torch.arange(len(logits)), target[rows]] = 1
+            return (start * logits).sum(1)
+
+        return capture(ruled, inputs[rows], contrast, [layer]).gradients[layer]
 
     with LayerMapComposite(rules).context(network) as ruled:
-        return capture(ruled, inputs, contrast, [layer]).gradients[layer]
+        chunks = in_chunks(relevance, torch.arange(len(inputs)), chunk_size, "Relevance-CAM")
+        return torch.cat([found for _, found in chunks])
 
 
 def _check_rules(network: fx.GraphModule, layer: str) -> None:

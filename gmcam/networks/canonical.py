@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from gmcam.capture import forward, left_as_found
+from gmcam.capture import forward, left_as_found, without_gradients
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish)
 
@@ -115,7 +115,7 @@ def canonical(module: nn.Module, leaf: str = "", like: Tensor | None = None) -> 
     made.delete_all_unused_submodules()
     made.recompile()
     if like is not None:
-        with torch.no_grad(), left_as_found(module):
+        with without_gradients(module):
             before, after = forward(module, like), forward(made, like)
         if not torch.allclose(before, after, rtol=1e-2 if like.dtype.itemsize < 4 else 1e-4, atol=1e-4):
             raise ValueError(

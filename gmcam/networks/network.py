@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from gmcam.capture import COMPILED, all_finite, find_layer, forward, left_as_found, original, refuse_scripted
+from gmcam.capture import (
+    COMPILED,
+    all_finite,
+    find_layer,
+    forward,
+    original,
+    refuse_scripted,
+    without_gradients,
+)
 from gmcam.images.reading import Picture, open_picture
 from gmcam.networks.layers import Layers, discover
 from gmcam.networks.preprocessing import Preprocessing
@@ -185,7 +193,7 @@ class Network:
     def probabilities(self, images: Tensor | Picture | Sequence[Picture]) -> Tensor:
         """Softmax of the logits: (N, classes) float32. The module runs in evaluation mode."""
         inputs = self.prepare(images)
-        with torch.inference_mode(), left_as_found(self.module):
+        with without_gradients(self.module):
             logits = forward(self.module, inputs)
         return logits.float().softmax(1)
 

@@ -37,7 +37,7 @@ from gmcam.evaluation import (
     table,
     write_figures,
 )
-from gmcam.evaluation.runs import SCHEMA
+from gmcam.evaluation.runs import SCHEMA, locked
 from gmcam.evaluation.totals import Totals
 from gmcam.views.plots import intervals
 
@@ -114,6 +114,30 @@ def test_differences_are_paired(whole):
         differences(whole, "cam")
 
 
+def test_differences_in_a_frame_are_over_what_both_methods_have():
+    ours, theirs = (
+        {"p1": 1.0, "p2": 0.0, "p3": 0.5, "p5": 1.0},
+        {"p2": 0.25, "p3": np.nan, "p4": 0.75, "p5": 0.5},
+    )
+    frame = pd.DataFrame(
+        [
+            (picture, "cat", method, value)  # p1 and p4 have one row alone, p3 has no number in one
+            for method, values in (("ours", ours), ("theirs", theirs))
+            for picture, value in values.items()
+        ],
+        columns=["picture", "label", "method", "inside"],
+    )
+    for reference, expected in (("theirs", 0.125), ("ours", -0.125)):
+        for mean in ("micro", "class"):
+            found = differences(frame, reference, mean).iloc[0]
+            assert (found["value"], found["count"]) == (expected, 2)
+
+
+def test_pictures_may_be_numbers_as_a_file_is_read_again(whole):
+    frame = records(whole).assign(picture=lambda rows: rows["picture"].astype("category").cat.codes)
+    pd.testing.assert_frame_equal(summary(frame), summary(frame.assign(picture=frame["picture"].astype(str))))
+
+
 def test_a_metric_of_the_callers_own_is_a_column_beside_the_others(whole):
     frame = records(whole)
     pd.testing.assert_frame_equal(summary(frame), summary(whole))
@@ -169,6 +193,13 @@ def test_the_figure_is_that_of_the_summary(whole, tmp_path):
     intervals(summary(whole)).savefig(expected, format="png", bbox_inches="tight")
     assert [path.name for path in figures.iterdir()] == ["summary.png"]
     assert (figures / "summary.png").read_bytes() == expected.getvalue()
+
+
+def test_a_figure_waits_for_no_other_process(whole, tmp_path):
+    folder = shutil.copytree(whole.folder, tmp_path / "run")
+    with locked(folder), pytest.raises(ValueError, match="another process works on"):
+        write_figures(Run.open(folder))
+    assert not (folder / "figures").exists()
 
 
 def test_a_figure_that_cannot_be_written_is_refused(whole, tmp_path):
@@ -442,13 +473,14 @@ def test_memory_does_not_grow_with_the_number_of_pictures(
     assert max(alive) <= (evaluating.AHEAD + 2) * TWO.batch * 2  # two classes in each picture
 
 
-def test_too_little_memory_is_told(colour_network, squares_dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("batch", "less"), [(4, "fewer at a time"), (1, "a smaller network")])
+def test_too_little_memory_is_told(colour_network, squares_dataset, tmp_path, monkeypatch, batch, less):
     def full(*_):
         raise torch.OutOfMemoryError("tried to allocate 80 GiB")
 
     monkeypatch.setattr("gmcam.evaluation.evaluating.measure", full)
-    with pytest.raises(ValueError, match="4 pictures at a time take too much memory; take fewer"):
-        evaluate(colour_network, squares_dataset(4), TWO, tmp_path / "run")
+    with pytest.raises(ValueError, match=f"pictures take too much memory, {batch} at a time: take {less}"):
+        evaluate(colour_network, squares_dataset(4), dataclasses.replace(TWO, batch=batch), tmp_path / "run")
 
 
 def test_two_runs_at_once_on_one_folder_one_is_refused(colour_network, squares_dataset, tmp_path):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import gmcam
 from gmcam.capture import INPUT, capture
 from gmcam.methods import METHODS
-from gmcam.methods.full_grad import full_gradient
+from gmcam.methods.full_grad import _allows_tf32, full_gradient
 
 
 def terms_and_scores(network, inputs, targets):
@@ -30,6 +30,38 @@ def with_random_statistics(module):
             nn.init.uniform_(part.weight, 0.5, 1.5)
             nn.init.normal_(part.bias, std=0.5)
     return module.double().eval()
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cudnn, "conv"),
+    reason=f"torch {torch.__version__} has no switch for convolutions",
+)
+@pytest.mark.parametrize(("precision", "allowed"), [("ieee", False), ("tf32", True)])
+def test_tf32_may_be_switched_for_convolutions_alone(precision, allowed):
+    cudnn = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    try:
+        cudnn.conv.fp32_precision = precision
+        cudnn.rnn.fp32_precision = "tf32" if precision == "ieee" else "ieee"
+        with pytest.raises(RuntimeError, match="different TF32 flags"):
+            _ = cudnn.allow_tf32  # the older switch for all
+        assert _allows_tf32() is allowed
+    finally:
+        cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+    assert _allows_tf32() is cudnn.allow_tf32
+
+
+def test_a_second_head_adds_nothing(gap_network, pictures):
+    class TwoHeads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.side = gap_network, nn.Linear(3, 2).double()
+
+        def forward(self, x):
+            return self.one(x), self.side(x.mean((2, 3)))
+
+    expected = gmcam.explain(gap_network, pictures, 0, method="full_grad").raw
+    assert torch.equal(gmcam.explain(TwoHeads(), pictures, 0, method="full_grad").raw, expected)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "densenet121", "mobilenet_v2", *gmcam.EMBEDDED])

@@ -12,6 +12,7 @@ from tqdm import tqdm
 import gmcam
 from gmcam import equations
 from gmcam.capture import capture
+from gmcam.evaluation import curves
 from gmcam.methods import METHODS, method
 
 # CAM is defined only where pooling and a linear layer follow the map; CAMERAS needs a network that takes
@@ -106,6 +107,35 @@ def test_any_method_serves_any_caller(gap_network, pictures, name, caller):
         result = gmcam.explain(gap_network, inputs, 1, method=name)
     assert torch.equal(result.raw, expected.raw)
     assert not result.raw.requires_grad
+
+
+class Remembering(nn.Module):
+    """It keeps a tensor of its first pass for all later ones, as networks do with the places of tokens."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module, self.scale = module, None
+
+    def forward(self, x):
+        logits = self.module(x)
+        if self.scale is None:
+            self.scale = torch.ones_like(logits[:1])
+        return logits * self.scale
+
+
+@pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", sorted({*METHODS, "probabilities", "curves"} - {"relevance_cam"}))
+def test_what_a_network_keeps_of_a_pass_may_be_needed_for_gradients(gap_network, pictures, name, caller):
+    network = gmcam.Network(Remembering(gap_network))
+    expected = gmcam.explain(gap_network, pictures, 1, method="gmcam")
+    with caller():
+        if name == "probabilities":
+            network.probabilities(pictures)
+        elif name == "curves":
+            curves(network, pictures, [1] * len(pictures), expected.maps)
+        else:
+            gmcam.explain(network, pictures, 1, method=name)
+    assert torch.equal(gmcam.explain(network, pictures, 1, method="gmcam").raw, expected.raw)
 
 
 @pytest.mark.parametrize("name", METHODS)
