@@ -137,12 +137,12 @@ def points_inside(maps: Tensor, boxes: Tensor, tolerance: float = 0) -> Tensor:
     """Pointing game: does the map's maximum lie in a box, or within ``tolerance`` pixels of one?
 
     ``boxes`` (N, k, 4), or (N, 4) for one each, as (left, upper, right, lower), right and lower
-    exclusive, in pixels of the map. A pixel lies in a box if its centre does, as in a mask; of a box
-    between two centres it is the pixel of its middle. An empty box (right ≤ left) is none and fills a row
-    up, and one that lies outside the map is out of reach but for the tolerance. Of several equal maxima
-    the first in reading order counts; an empty map points nowhere. Float, 0 or 1; NaN for a picture
-    without a box. Source: Zhang et al., *Top-Down Neural Attention by Excitation Backprop*,
-    IJCV 2018. Raises ``ValueError`` for shapes that do not fit or a negative tolerance.
+    exclusive, in pixels of the map. A pixel lies in a box if its upper left corner does, so that a box
+    between two corners is out of reach but for the tolerance, as is one outside the map; an empty box
+    (right ≤ left) is none and fills a row up. Of several equal maxima the first in reading order counts;
+    an empty map points nowhere. Float, 0 or 1; NaN for a picture without a box. Source: Zhang et al.,
+    *Top-Down Neural Attention by Excitation Backprop*, IJCV 2018. Raises ``ValueError`` for shapes that do
+    not fit or a negative tolerance.
 
     >>> from gmcam.evaluation import points_inside
     >>> maps = torch.tensor([[[1.0, 3.0, 4.0]]])  # the maximum is the last of three pixels
@@ -160,18 +160,12 @@ def points_inside(maps: Tensor, boxes: Tensor, tolerance: float = 0) -> Tensor:
     peaks = maps.flatten(1).argmax(1, keepdim=True)
     rows, columns = peaks // maps.shape[2], peaks % maps.shape[2]
     left, upper, right, lower = boxes.unbind(2)
-    across, down = _outside(columns, left, right), _outside(rows, upper, lower)
+    # How far outside: the last pixel of a box is the one before its right and lower side.
+    across = torch.maximum(left - columns, columns - (right - 1).ceil()).clamp(min=0)
+    down = torch.maximum(upper - rows, rows - (lower - 1).ceil()).clamp(min=0)
     real = (right > left) & (lower > upper)
     hit = (real & (across**2 + down**2 <= tolerance**2)).any(1) & (maps.amax((1, 2)) > 0)
     return torch.where(real.any(1), hit.to(maps.dtype), torch.nan)
-
-
-def _outside(pixel: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """How many pixels lie between one and those of a box from ``start`` to ``end``; 0 within."""
-    first, last, middle = (start - 0.5).ceil(), (end - 1.5).ceil(), ((start + end) / 2).floor()
-    thin = last < first
-    first, last = torch.where(thin, middle, first), torch.where(thin, middle, last)
-    return torch.maximum(first - pixel, pixel - last).clamp(min=0)
 
 
 def _areas(

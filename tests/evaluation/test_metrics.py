@@ -125,24 +125,16 @@ def test_the_order_of_pictures_changes_nothing(seed, order):
 
 @pytest.mark.parametrize(
     ("box", "hit"),
-    [((1, 1, 2, 2), 1), ((0, 0, 2, 2), 1), ((0, 0, 1, 2), 0), ((1, 0, 2, 1), 0)],
+    [((1, 1, 2, 2), 1), ((0, 0, 2, 2), 1), ((0, 0, 1, 2), 0), ((1, 0, 2, 1), 0), ((0.5, 0.5, 1.4, 1.4), 1)],
 )
 def test_peak_lies_in_a_box_whose_right_and_lower_sides_are_outside(box, hit):
     assert metrics.points_inside(MAPS[:1], torch.tensor([box])).item() == hit
 
 
 @pytest.mark.parametrize(
-    ("sides", "pixels"),
-    [
-        ((2.4, 5.4), [2, 3, 4]),  # the centres are at 2.5, 3.5, …
-        ((2.5, 5.5), [2, 3, 4]),
-        ((2.6, 5.6), [3, 4, 5]),
-        ((3.2, 3.9), [3]),
-        ((3.6, 3.9), [3]),  # between two centres
-        ((3.8, 4.4), [4]),
-    ],
+    ("sides", "pixels"), [((2, 5), [2, 3, 4]), ((1.1, 4.1), [2, 3, 4]), ((3, 3.1), [3]), ((3.1, 3.9), [])]
 )
-def test_a_pixel_lies_in_a_box_if_its_centre_does_as_in_a_mask(sides, pixels):
+def test_a_pixel_lies_in_a_box_if_its_upper_left_corner_does(sides, pixels):
     left, right = sides
     peaks = torch.zeros(8, 8, 8)
     peaks[range(8), range(8), 0] = 1  # each map's in another row of its first column
