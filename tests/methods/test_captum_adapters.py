@@ -1,6 +1,7 @@
 """Each adapter is Captum itself, summed over channels and rectified; what its docstrings say is measured."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -47,6 +48,15 @@ def test_an_adapter_is_captum_summed_over_channels_and_rectified(flat_network, p
     ours = raw(flat_network, pictures, [2, 0, 1], f"captum.{name}")
     assert ours.abs().max() > 0
     assert torch.allclose(ours, direct.relu(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_captums_announcements_are_kept_back_and_no_filter_is_left(flat_network, pictures, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filters = list(warnings.filters)
+        raw(flat_network, pictures.requires_grad_(), 1, name)
+        assert warnings.filters == filters
 
 
 @pytest.mark.parametrize("name", NAMES)
