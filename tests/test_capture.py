@@ -3,6 +3,7 @@
 import copy
 import re
 from collections import OrderedDict, defaultdict, namedtuple
+from itertools import product
 
 import numpy as np
 import pytest
@@ -40,15 +41,15 @@ class Gate(nn.Module):
 
 
 class TwoHeads(nn.Module):
-    """Logits, and what a second head says of the same maps."""
+    """Logits, and what a second head says of the same picture."""
 
     def __init__(self):
         super().__init__()
-        self.conv, self.head, self.side = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.conv, self.head, self.side = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Linear(3, 2)
 
     def forward(self, x):
-        pooled = self.conv(x).relu().mean((2, 3))
-        return self.head(pooled), self.side(pooled)
+        beside = self.side(x.mean((2, 3)))
+        return self.head(self.conv(x).relu().mean((2, 3))), beside
 
 
 class Branches(nn.Module):
@@ -708,6 +709,16 @@ def test_behind_an_average_all_cells_share_a_gradient_which_is_that_of_each_clas
         assert torch.allclose(found, expected, rtol=1e-12)
 
 
+def test_behind_an_average_a_single_channel_has_its_gradient():
+    torch.manual_seed(0)
+    tail = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 3))
+    module = nn.Sequential(nn.Conv2d(3, 1, 3), *tail).double()
+    picture = torch.rand(1, 3, 7, 8, dtype=torch.float64)
+    found = capture(module, picture, [2, 0], ["0"]).gradients["0"]
+    expected = torch.stack([module[3].weight[target, 0] / 30 for target in (2, 0)])  # 5 × 6 cells
+    assert torch.allclose(found, expected.view(2, 1, 1, 1).expand(2, 1, 5, 6), rtol=1e-12)
+
+
 def test_the_gradients_at_the_input_for_several_classes_of_one_picture(flat_network, pictures):
     result = capture(flat_network, pictures[:1], [2, 0, 2], [INPUT])
     jacobian = torch.autograd.functional.jacobian(flat_network, pictures[:1])[0, :, 0]
@@ -1027,8 +1038,19 @@ def test_a_layer_without_influence_may_be_left_out(pictures):
     result = capture(module, pictures, 0, ["conv", "side"], any_shape=True, skip_idle=True)
     assert list(result.gradients) == ["conv"]
     assert_equals_autograd(result, module, pictures, "conv", score=lambda logits: logits[0][:, 0])
-    with pytest.raises(ValueError, match="layer 'side' does not influence the score"):
-        capture(module, pictures, 0, ["conv", "side"], any_shape=True)
+    classes = capture(module, pictures[:1], [0, 3], ["conv", "side"], any_shape=True, skip_idle=True)
+    assert list(classes.gradients) == ["conv"]
+    for layers, targets in product((["conv", "side"], ["side"]), (0, [0, 3])):
+        with pytest.raises(ValueError, match="layer 'side' does not influence the score"):
+            capture(module, pictures[:1], targets, layers, any_shape=True)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_torch_jit_has_made_is_refused(pictures, whole):
+    made = torch.jit.trace(nn.Conv2d(3, 4, 3).double(), pictures)
+    words = "torch.jit's programs pass over hooks: give the module that this one was made from"
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        capture(made if whole else nn.Sequential(made), pictures, 0, ["" if whole else "0"])
 
 
 def test_a_layer_of_any_shape_may_give_one_number_per_picture(pictures):
