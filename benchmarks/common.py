@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import gmcam
-from gmcam.networks.preprocessing import Preprocessing
+from gmcam.preprocessing import Preprocessing
 
 RESULTS = Path(__file__).parents[1] / "book" / "benchmarks"
 Found = TypeVar("Found")
@@ -43,7 +43,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> gmcam.Network:
     """An embedded network, or one of torchvision's with random weights: time does not depend on them."""
-    if name in gmcam.EMBEDDED:
+    if name in gmcam.lab.EMBEDDED:
         network = gmcam.load(name)
     else:
         torch.manual_seed(0)
@@ -56,7 +56,7 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
 
 def pictures(network: gmcam.Network, batch: int, side: int = 0) -> Tensor:
     """Scenes for a network, on its device and in its dtype; enlarged or reduced to ``side``."""
-    names = [gmcam.scene("cat", "cup", seed=seed).image for seed in range(batch)]
+    names = [gmcam.lab.scene("cat", "cup", seed=seed).image for seed in range(batch)]
     inputs = network.prepare(names)
     return F.interpolate(inputs, (side, side), mode="bilinear") if side else inputs
 

@@ -31,9 +31,9 @@ from common import load, parser, write
 
 import gmcam
 from gmcam.__main__ import ARTICLE
-from gmcam.evaluation import Choices, evaluate
-from gmcam.images import open_dataset
-from gmcam.images.records import Dataset
+from gmcam.datasets import open_dataset
+from gmcam.datasets.records import Dataset
+from gmcam.evaluate import Choices, evaluate
 
 ONE_PASS = ("grad_cam", "grad_cam_pp", "x_grad_cam", "layer_cam", "guidance_map", "gmcam")
 Passes = Counter[tuple[int, bool]]

@@ -19,8 +19,8 @@ import torch
 from common import clock, load, parser, peak, pictures, write
 
 import gmcam
-from gmcam.evaluation import Choices, evaluate
-from gmcam.images import open_dataset
+from gmcam.datasets import open_dataset
+from gmcam.evaluate import Choices, evaluate
 
 SIDES = (96, 128, 192, 256, 384, 512)
 BATCHES = (1, 2, 4, 8, 16, 32)

@@ -2,7 +2,7 @@
 
 >>> import gmcam
 >>> network = gmcam.load("collage-vgg")
->>> scene = gmcam.scene("cat", "cup", seed=3)
+>>> scene = gmcam.lab.scene("cat", "cup", seed=3)
 >>> result = gmcam.explain(network, scene.image, "cat")
 >>> result.maps.shape
 torch.Size([1, 128, 128])

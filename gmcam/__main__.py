@@ -125,8 +125,9 @@ def _add_evaluate(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     import gmcam
-    from gmcam import evaluation, images
-    from gmcam.evaluation.ranks import device, is_first
+    from gmcam import datasets
+    from gmcam import evaluate as evaluation
+    from gmcam.evaluate.processes import device, is_first
 
     if options.readers < 1:
         raise ValueError(f"at least one thread reads pictures, not {options.readers}")
@@ -134,7 +135,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(options).items() if name in known}
     given["methods"] = tuple(name.strip() for name in options.methods.split(","))
     choices = evaluation.Choices(**given)
-    dataset = images.open_dataset(options.dataset, options.root, options.split, options.limit)
+    dataset = datasets.open_dataset(options.dataset, options.root, options.split, options.limit)
     network = gmcam.load(options.network, options.weights)
     network.module.to(device())
     run = evaluation.evaluate(network, dataset, choices, options.out, readers=options.readers)
@@ -155,7 +156,7 @@ def _explain(options: argparse.Namespace) -> None:
     if out.suffix.lower() != ".png":
         raise ValueError(f"the output is a PNG picture; call it {out.with_suffix('.png')}, not {out}")
     with written_whole(out) as unfinished:
-        picture = gmcam.open_picture(options.image)
+        picture = gmcam.open_image(options.image)
         network = gmcam.load(options.network, options.weights)
         targets = [int(name) if name.isdecimal() else name for name in options.classes] or None
         result = gmcam.explain(network, picture, targets, method=options.method, layer=options.layer)
@@ -170,14 +171,15 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _methods(options: argparse.Namespace) -> None:
-    from gmcam.methods import METHODS
+    from gmcam import METHODS
 
     for name, entry in METHODS.items():
         print(f"{name}\n    {entry.title}, {entry.source}\n    {entry.summary}")
 
 
 def _networks(options: argparse.Namespace) -> None:
-    from gmcam.networks import EMBEDDED, load_card, torchvision_names, weights_on_disk
+    from gmcam.lab import EMBEDDED, load_card
+    from gmcam.loading import torchvision_names, weights_on_disk
 
     print("embedded, trained on collage scenes:")
     for name in EMBEDDED:
@@ -200,7 +202,7 @@ def _layers(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from gmcam.networks.train import train
+    from gmcam.lab.train import train
 
     card = train(options.name, options.out, options.seed, options.steps)
     print(f"{card['name']}: {card['test_accuracy']:.1%} of the test split, {card['minutes']} minutes")

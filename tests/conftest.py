@@ -18,7 +18,7 @@ from hypothesis import settings
 from torch import nn
 
 import gmcam
-from gmcam.networks.loading import checkpoint
+from gmcam.loading import checkpoint
 
 # The same few hundred cases in every run, or with --hypothesis-profile=nightly ten thousand new ones for each
 # test. No deadline: a busy machine is no failure.

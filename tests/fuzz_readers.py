@@ -14,9 +14,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(
-    include=["PIL", "safetensors", "gmcam.images.reading", "gmcam.networks.weights"]
-):
+with atheris.instrument_imports(include=["PIL", "safetensors", "gmcam.reading", "gmcam.lab.networks"]):
     import readers
     from PIL import Image
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from gmcam.images import reading
-from gmcam.networks.weights import load_weights
+from gmcam import reading
+from gmcam.lab.networks import load_weights
 
 PIXELS = 1_000_000  # a lower limit than a reader's, so that no case takes much memory or time
 SECONDS = 60  # a hang, and not a busy machine
@@ -28,7 +28,7 @@ def picture(data: bytes) -> bool:
     started = time.monotonic()
     try:
         with patch.object(reading, "MAX_PIXELS", PIXELS):
-            found = reading.open_picture(data)
+            found = reading.open_image(data)
     except ValueError as error:
         assert_one_sentence(error)
         return False

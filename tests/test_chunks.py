@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import gmcam
+from gmcam import METHODS
 from gmcam.chunks import halving, in_chunks
-from gmcam.evaluation import curves
-from gmcam.methods import METHODS
+from gmcam.metrics import curves
 
 FULL = {
     "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

@@ -6,10 +6,10 @@ import torch.distributed as dist
 from torch import nn
 
 import gmcam
-from gmcam.evaluation import Choices, evaluate
-from gmcam.evaluation.ranks import Ranks, device
-from gmcam.images import open_dataset
-from gmcam.methods import METHODS
+from gmcam import METHODS
+from gmcam.datasets import open_dataset
+from gmcam.evaluate import Choices, evaluate
+from gmcam.evaluate.processes import Ranks, device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 FEW = {"steps": 8, "samples": 4, "sizes": 2}
@@ -31,7 +31,7 @@ def options(name: str) -> dict[str, int]:
 def test_every_method_gives_the_maps_of_the_cpu(name, network):
     if name == "cam" and network == "collage-vgg":
         pytest.skip("CAM is not defined on collage-vgg")
-    scene = gmcam.scene("cat", "cup", seed=3)
+    scene = gmcam.lab.scene("cat", "cup", seed=3)
     here, there = gmcam.load(network), gmcam.load(network)
     there.module.cuda()
     expected = gmcam.explain(here, scene.image, ["cat", "cup"], method=name, **options(name))
@@ -43,7 +43,7 @@ def test_every_method_gives_the_maps_of_the_cpu(name, network):
 
 
 def test_full_grad_bears_the_rounding_of_a_gpu():
-    scene = gmcam.scene("cat", "cup", seed=3)
+    scene = gmcam.lab.scene("cat", "cup", seed=3)
     network = gmcam.load("collage-resnet")
     network.module.cuda()
     with torch.backends.cudnn.flags(allow_tf32=True):
@@ -53,7 +53,7 @@ def test_full_grad_bears_the_rounding_of_a_gpu():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_gives_maps_near_those_of_float32(dtype):
-    scene = gmcam.scene("cat", "cup", seed=3)
+    scene = gmcam.lab.scene("cat", "cup", seed=3)
     network = gmcam.load("collage-resnet")
     network.module.cuda()
     expected = gmcam.explain(network, scene.image, "cat", method="grad_cam")

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 import gmcam
-from gmcam import equations, postprocess
-from gmcam.evaluation import metrics
-from gmcam.export import PACKAGES
+from gmcam import equations, metrics, postprocess
+from gmcam.lab.onnx import PACKAGES
 
 MODULES = ["gmcam", *(module.name for module in pkgutil.walk_packages(gmcam.__path__, "gmcam."))]
 

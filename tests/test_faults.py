@@ -20,12 +20,12 @@ from test_capture import Apply
 from torch import nn
 
 import gmcam
+from gmcam import METHODS, Preprocessing
 from gmcam.__main__ import main
 from gmcam.capture import capture
-from gmcam.evaluation import Choices, Run, evaluate, status
-from gmcam.images import Dataset, Record, Truth
-from gmcam.methods import METHODS
-from gmcam.networks import Preprocessing, weights
+from gmcam.datasets import Dataset, Record, Truth
+from gmcam.evaluate import Choices, Run, evaluate, status
+from gmcam.lab import networks as weights
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book/faults.md").read_text()
@@ -88,10 +88,10 @@ def png(share=1.0):
 
 def test_a_picture_opened_by_the_caller_may_still_be_broken():
     cut = Image.open(png(0.5))  # Pillow reads the header alone
-    assert refusal(lambda: gmcam.open_picture(cut)).startswith("the picture cannot be read to its end")
+    assert refusal(lambda: gmcam.open_image(cut)).startswith("the picture cannot be read to its end")
     closed = Image.open(png())
     closed.close()
-    assert refusal(lambda: gmcam.open_picture(closed)).startswith("the picture cannot be read to its end")
+    assert refusal(lambda: gmcam.open_image(closed)).startswith("the picture cannot be read to its end")
 
 
 def test_a_picture_of_one_pixel_is_a_picture():
@@ -243,7 +243,7 @@ def test_a_damaged_description_of_a_run_is_named(seer, patches, tmp_path, conten
 HOLDS = """
 import sys, time
 from pathlib import Path
-from gmcam.evaluation.runs import locked
+from gmcam.evaluate.runs import locked
 
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)

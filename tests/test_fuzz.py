@@ -18,9 +18,9 @@ from hypothesis.extra import numpy as arrays
 from torch import nn
 
 import gmcam
+from gmcam import metrics
 from gmcam.capture import INPUT, capture
-from gmcam.evaluation import metrics
-from gmcam.evaluation.curves import pixel_ranks
+from gmcam.metrics.curves import pixel_ranks
 from gmcam.postprocess import normalise, postprocess, smooth, upsample
 
 pytestmark = pytest.mark.fuzz

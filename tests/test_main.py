@@ -12,10 +12,10 @@ import torchvision
 from PIL import Image
 
 import gmcam
+from gmcam import loading
 from gmcam.__main__ import main
-from gmcam.networks import loading, train
-from gmcam.networks.weights import FOLDER, load_weights
-from gmcam.views import Picture
+from gmcam.lab import train
+from gmcam.lab.networks import FOLDER, load_weights
 
 FIGURE_SIZE = 300  # pixels; a written figure is wider
 
@@ -24,7 +24,7 @@ FIGURE_SIZE = 300  # pixels; a written figure is wider
 def desk(tmp_path, monkeypatch):
     """The working folder: a good picture, and everything that is not one."""
     monkeypatch.chdir(tmp_path)
-    picture = gmcam.scene("cat", "cup", seed=3).image
+    picture = gmcam.lab.scene("cat", "cup", seed=3).image
     picture.save("cat.png")
     Path("empty.png").touch()
     Path("text.png").write_text("not a picture")
@@ -220,7 +220,7 @@ def test_networks_marks_those_whose_weights_are_here(capsys, monkeypatch, tmp_pa
     lines = capsys.readouterr().out.splitlines()
     assert "  * squeezenet1_0" in lines
     assert "    squeezenet1_1" in lines
-    assert all(any(line.startswith(f"  {name} ") for line in lines) for name in gmcam.EMBEDDED)
+    assert all(any(line.startswith(f"  {name} ") for line in lines) for name in gmcam.lab.EMBEDDED)
 
 
 def test_layers_lists_every_map_and_marks_the_default(capsys):

@@ -19,12 +19,13 @@ RUN = """
 import sys
 import numpy as np, torch
 import gmcam
-from gmcam import evaluation, images
+from gmcam import evaluate as evaluation
+from gmcam import lab as images
 
 threads, out = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(threads)
 found = {}
-scene = gmcam.scene("cat", "cup", seed=3)
+scene = gmcam.lab.scene("cat", "cup", seed=3)
 found["scene"] = np.asarray(scene.image)
 found["masks"] = scene.masks
 network = gmcam.load("collage-resnet")

@@ -21,12 +21,13 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 
 import gmcam
-from gmcam import evaluation, views
-from gmcam.evaluation.tables import COLUMNS, as_latex, as_markdown
-from gmcam.images.datasets import _voc_mask
-from gmcam.networks.loading import checkpoint
-from gmcam.views.embedding import figure
-from gmcam.views.explorer import explorer
+from gmcam import evaluate as evaluation
+from gmcam import lab as views
+from gmcam.datasets.opening import _voc_mask
+from gmcam.evaluate.tables import COLUMNS, as_latex, as_markdown
+from gmcam.lab.embedding import figure
+from gmcam.lab.explorer import explorer
+from gmcam.loading import checkpoint
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = '<script>alert("1")</script>'
@@ -138,7 +139,7 @@ def html_of(widget):
 
 
 def test_explorers_escape_the_names_of_classes(network):
-    picture = gmcam.photo("chelsea")
+    picture = gmcam.lab.photo("chelsea")
     frozen = html_of(views.frozen_explorer(network, picture, [SCRIPT], ["gmcam"]))
     assert "&lt;script&gt;" in frozen and "<script" not in frozen
     assert "<script" not in html_of(explorer(network, picture, (SCRIPT,)))
@@ -197,12 +198,12 @@ def test_a_decompression_bomb_is_refused_wherever_a_picture_comes_in(bomb, tmp_p
     path.write_bytes(bomb)
     network = gmcam.load("collage-vgg")
     for use in (
-        lambda: gmcam.open_picture(bomb),
+        lambda: gmcam.open_image(bomb),
         lambda: network.prepare(path),
         lambda: gmcam.explain(network, path),
         lambda: explorer(network, bomb),
         lambda: figure(path, "a picture"),
-        lambda: gmcam.images.mosaic([path], ["cat"]),
+        lambda: gmcam.lab.mosaic([path], ["cat"]),
     ):
         with pytest.raises(ValueError, match="megapixels; scale it down first"):
             use()

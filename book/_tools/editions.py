@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from gmcam.exercises import all_exercises
+from gmcam.lab.exercises import all_exercises
 
 BOOK = Path(__file__).parents[1]
 SOLUTION = "hide-cell"

@@ -29,10 +29,10 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import gmcam
-from gmcam.images import PHOTOS
-from gmcam.networks import EMBEDDED, Network, load_card, weights_on_disk
-from gmcam.networks.loading import checkpoint
-from gmcam.views.figures import colour_table
+from gmcam import Network
+from gmcam.lab import EMBEDDED, PHOTOS, load_card
+from gmcam.loading import checkpoint, weights_on_disk
+from gmcam.show import colour_table
 
 LOGGER = logging.getLogger(__name__)
 PAGE = "own_photo"
@@ -140,7 +140,7 @@ def exported(network: Network, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         for old in cache.glob(f"{network.name}-*.onnx"):
             old.unlink()
-        gmcam.export_onnx(network, layers, path)
+        gmcam.lab.export_onnx(network, layers, path)
     return path
 
 
@@ -168,7 +168,7 @@ def description(network: Network) -> dict[str, Any]:
 def has_cam(network: Network, layer: str) -> bool:
     """Whether CAM is defined at a layer: ``explain`` computes the logit from the map to know."""
     try:
-        gmcam.explain(network, gmcam.photo("chelsea"), 0, method="cam", layer=layer)
+        gmcam.explain(network, gmcam.lab.photo("chelsea"), 0, method="cam", layer=layer)
     except ValueError:
         return False
     return True
@@ -208,10 +208,10 @@ def pictures(folder: Path) -> list[dict[str, str]]:
     """Two collage scenes as PNG, and four photographs as JPEG, small enough for a telephone."""
     listed = []
     for name, labels in SCENES.items():
-        gmcam.scene(*labels, seed=3).image.save(folder / f"{name}.png")
+        gmcam.lab.scene(*labels, seed=3).image.save(folder / f"{name}.png")
         listed.append({"file": f"{name}.png", "title": f"A collage of a {labels[0]} and a {labels[1]}"})
     for name in PHOTOGRAPHS:
-        picture = gmcam.photo(name)
+        picture = gmcam.lab.photo(name)
         picture.thumbnail((SIDE, SIDE))
         picture.save(folder / f"{name}.jpg", quality=90)
         listed.append({"file": f"{name}.jpg", "title": PHOTOS[name].title})

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gmcam import equations
 from gmcam.chunks import in_chunks, is_out_of_memory
-from gmcam.methods.registry import Query, method, with_progress
+from gmcam.registry import Query, method, with_progress
 
 
 @method("cameras", title="CAMERAS", source="Jalwana et al., CVPR 2021")

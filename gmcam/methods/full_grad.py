@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from gmcam.capture import INPUT, Capture, capture
 from gmcam.chunks import in_chunks
-from gmcam.methods.registry import Query, method, no_layer, with_progress
-from gmcam.networks.network import Network
+from gmcam.network import Network
+from gmcam.registry import Query, method, no_layer, with_progress
 
 _SOURCE = "Srinivas and Fleuret, NeurIPS 2019"
 _WITH_BIAS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm)

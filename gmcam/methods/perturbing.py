@@ -11,8 +11,8 @@ from torch import Tensor
 from gmcam import equations
 from gmcam.capture import forward, rerun, without_gradients
 from gmcam.chunks import in_chunks
-from gmcam.methods.registry import Query, method
 from gmcam.postprocess import normalise, upsample
+from gmcam.registry import Query, method
 
 
 @method("score_cam", title="Score-CAM", source="Wang et al., CVPR Workshops 2020", gradients=False)

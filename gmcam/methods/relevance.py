@@ -11,8 +11,8 @@ from torch import Tensor, fx, nn
 from gmcam import equations
 from gmcam.capture import Target, capture
 from gmcam.chunks import in_chunks
-from gmcam.methods.registry import Query, method
-from gmcam.networks.canonical import ACTIVATIONS, Mean, Sum, canonical, stacked
+from gmcam.methods.canonical import ACTIVATIONS, Mean, Sum, canonical, stacked
+from gmcam.registry import Query, method
 
 _CONVOLUTIONS = (nn.Conv2d,)
 _NORMS = (nn.BatchNorm2d, nn.BatchNorm1d)

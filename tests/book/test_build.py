@@ -17,7 +17,7 @@ from browsing import Tab, server, settle
 from PIL import Image
 
 import gmcam
-from gmcam.exercises import all_exercises
+from gmcam.lab.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
 EXERCISES = all_exercises()
@@ -34,7 +34,7 @@ def built(tmp_path_factory):
     """The built pages and what the build printed."""
     out = tmp_path_factory.mktemp("book")
     # Libraries come from a cold disk once, and the first notebook's time is not to count that.
-    subprocess.run([sys.executable, "-c", "import captum.attr, zennit, gmcam.evaluation"], check=True)
+    subprocess.run([sys.executable, "-c", "import captum.attr, zennit, gmcam.evaluate"], check=True)
     started = time.monotonic()
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT)]
     run = subprocess.run(

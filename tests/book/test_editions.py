@@ -7,7 +7,7 @@ import pytest
 from editions import BOOK, write
 from nbclient import NotebookClient
 
-from gmcam.exercises import all_exercises
+from gmcam.lab.exercises import all_exercises
 
 EXERCISES = all_exercises()
 

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 import yaml
 
-from gmcam.exercises import all_exercises
+from gmcam.lab.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
 EXERCISES = all_exercises()

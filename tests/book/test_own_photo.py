@@ -25,7 +25,7 @@ from browsing import QuietHandler, Tab, server, settle
 from PIL import Image
 
 import gmcam
-from gmcam.networks import weights_on_disk
+from gmcam.loading import weights_on_disk
 
 ROOT = Path(__file__).parents[2]
 ASKED = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
@@ -155,11 +155,11 @@ def of_16_bits(photo):
     return Image.fromarray(np.asarray(photo.convert("L"), dtype=np.uint16) * 257)
 
 
-CAT, CUP, WOMAN = map(gmcam.photo, ("chelsea", "coffee", "astronaut"))
+CAT, CUP, WOMAN = map(gmcam.lab.photo, ("chelsea", "coffee", "astronaut"))
 # Of each kind one: what browsers and Pillow decode to the same pixels.
 FILES = {
-    "collage.png": file(gmcam.scene("cat", "cup", seed=3).image, "PNG"),
-    "turned.jpg": file(gmcam.photo("rocket"), "JPEG", quality=85, exif=turned()),
+    "collage.png": file(gmcam.lab.scene("cat", "cup", seed=3).image, "PNG"),
+    "turned.jpg": file(gmcam.lab.photo("rocket"), "JPEG", quality=85, exif=turned()),
     "see-through.png": file(see_through(CAT), "PNG"),
     "cmyk.jpg": file(WOMAN.convert("CMYK"), "JPEG", quality=95),
     "animated.gif": file(CAT.quantize(64), "GIF", save_all=True, append_images=[CUP.resize(CAT.size)]),
@@ -245,7 +245,7 @@ def test_what_the_network_sees_is_what_python_reads(browser, address, name):
         data, height, width = tab.answer(lambda: tab.drop(name, content))["view"]
         assert height == width and width % preprocess.crop == 0
         finer = type(preprocess)(resize=width, crop=width)
-        expected = preprocess.restore(finer(gmcam.open_picture(content))[None])[0].numpy() * 255
+        expected = preprocess.restore(finer(gmcam.open_image(content))[None])[0].numpy() * 255
         gap = np.abs(unpacked(data, np.uint8, (height, width, 3)) - expected.round().transpose(1, 2, 0))
         assert gap.max() <= (1 if name == "grey.png" else 0)
         assert tab.part("fault").is_hidden()
@@ -358,7 +358,7 @@ def test_two_methods_stand_side_by_side_with_a_curtain(browser, address):
             view = unpacked(found["view"][0], np.uint8, (*found["view"][1:], 3))
             side_of_input = gmcam.load(found["network"]).preprocess.crop
             own = unpacked(found["maps"][number][1], np.float32, (side_of_input, side_of_input))
-            gap = np.abs(drawn.astype(int) - gmcam.views.overlay(view, own, 0.75))
+            gap = np.abs(drawn.astype(int) - gmcam.show.overlay(view, own, 0.75))
             assert gap.max() <= 2  # a map that is scaled up is rounded elsewhere
 
 

@@ -13,8 +13,8 @@ import yaml
 import gmcam
 from gmcam import equations
 from gmcam.__main__ import _parser
-from gmcam.evaluation import dice, drop, increase, iou, share_inside
-from gmcam.exercises import all_exercises
+from gmcam.lab.exercises import all_exercises
+from gmcam.metrics import dice, drop, increase, iou, share_inside
 
 ROOT = Path(__file__).parents[2]
 TEACHING = (ROOT / "book/teaching.md").read_text()

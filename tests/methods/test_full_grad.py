@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import gmcam
+from gmcam import METHODS
 from gmcam.capture import INPUT, capture
-from gmcam.methods import METHODS
 from gmcam.methods.full_grad import _allows_tf32, full_gradient
 
 
@@ -64,12 +64,12 @@ def test_a_second_head_adds_nothing(gap_network, pictures):
     assert torch.equal(gmcam.explain(TwoHeads(), pictures, 0, method="full_grad").raw, expected)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "densenet121", "mobilenet_v2", *gmcam.EMBEDDED])
+@pytest.mark.parametrize("name", ["resnet50", "densenet121", "mobilenet_v2", *gmcam.lab.EMBEDDED])
 def test_terms_add_up_to_the_logit(name):
-    if name in gmcam.EMBEDDED:
+    if name in gmcam.lab.EMBEDDED:
         network = gmcam.load(name)
         network.module.double()
-        inputs = torch.cat([network.prepare(gmcam.scene("cat", "cup", seed=s).image) for s in (3, 4)])
+        inputs = torch.cat([network.prepare(gmcam.lab.scene("cat", "cup", seed=s).image) for s in (3, 4)])
     else:
         network = gmcam.Network(with_random_statistics(torchvision.models.get_model(name, weights=None)))
         inputs = torch.randn(2, 3, 64, 64, dtype=torch.float64)

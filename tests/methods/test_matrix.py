@@ -13,7 +13,7 @@ import torchvision
 from torch import nn
 
 import gmcam
-from gmcam.methods import METHODS
+from gmcam import METHODS
 
 FEW = {"steps": 3, "samples": 2, "sizes": 2, "share": 2, "chunk_size": 64}
 # CAM needs pooling and a linear layer right behind the map (densenet121 rectifies in between).
@@ -49,9 +49,11 @@ def of_torchvision(name):
 @functools.lru_cache(maxsize=1)  # VGG16 alone is a gigabyte
 def network_and_pictures(name):
     """A network, three pictures (3, 3, 64, 64), and for each the class it sees."""
-    if name in gmcam.EMBEDDED:
+    if name in gmcam.lab.EMBEDDED:
         network = gmcam.load(name)
-        scenes = [gmcam.scene(*classes, seed=3).image for classes in (["cat", "cup"], ["rocket"], ["coin"])]
+        scenes = [
+            gmcam.lab.scene(*classes, seed=3).image for classes in (["cat", "cup"], ["rocket"], ["coin"])
+        ]
         pictures = network.prepare(scenes)[..., ::2, ::2]
     else:
         torch.manual_seed(1)

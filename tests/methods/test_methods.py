@@ -10,10 +10,9 @@ from torch import nn
 from tqdm import tqdm
 
 import gmcam
-from gmcam import equations
+from gmcam import METHODS, equations, method
 from gmcam.capture import capture
-from gmcam.evaluation import curves
-from gmcam.methods import METHODS, method
+from gmcam.metrics import curves
 
 # CAM is defined only where pooling and a linear layer follow the map; CAMERAS needs a network that takes
 # larger pictures.

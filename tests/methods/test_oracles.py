@@ -25,7 +25,7 @@ def exact(network):
     return network
 
 
-@pytest.fixture(scope="module", params=[*gmcam.EMBEDDED, "squeezenet1_0"])
+@pytest.fixture(scope="module", params=[*gmcam.lab.EMBEDDED, "squeezenet1_0"])
 def network(request):
     if request.param == "squeezenet1_0":
         return exact(request.getfixturevalue("squeezenet"))
@@ -34,7 +34,7 @@ def network(request):
 
 @pytest.fixture(scope="module")
 def inputs(network):
-    pictures = (gmcam.scene("cat", "cup", seed=3).image, gmcam.photo("chelsea"))
+    pictures = (gmcam.lab.scene("cat", "cup", seed=3).image, gmcam.lab.photo("chelsea"))
     return torch.cat([network.prepare(picture) for picture in pictures])
 
 
@@ -163,7 +163,7 @@ def test_a_rectified_class_map_before_pooling_is_cam_in_disguise(squeezenet):
     So the gradients vary over the map, but on those cells guidance map and Grad-CAM differ by a factor:
     the share of such cells. Elsewhere the guidance map is zero.
     """
-    network, picture = exact(squeezenet), gmcam.photo("chelsea")
+    network, picture = exact(squeezenet), gmcam.lab.photo("chelsea")
     cat = network.class_index("Egyptian cat")
     cam = gmcam.explain(network, picture, cat, method="cam")
     with_bias = cam.raw + network.module.classifier[1].bias[cat]
@@ -177,7 +177,7 @@ def test_a_rectified_class_map_before_pooling_is_cam_in_disguise(squeezenet):
 
 
 def test_no_collapse_on_an_earlier_map_of_squeezenet(squeezenet):
-    picture, cat = gmcam.photo("chelsea"), squeezenet.class_index("Egyptian cat")
+    picture, cat = gmcam.lab.photo("chelsea"), squeezenet.class_index("Egyptian cat")
     grad_cam = gmcam.explain(squeezenet, picture, cat, method="grad_cam", layer="27x27").raw
     guidance = gmcam.explain(squeezenet, picture, cat, method="guidance_map", layer="27x27").raw
     assert cosine(guidance, grad_cam) < 0.9

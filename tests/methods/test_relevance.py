@@ -13,8 +13,8 @@ from torchvision.models.squeezenet import Fire
 
 import gmcam
 from gmcam.capture import capture
+from gmcam.lab.networks import ResidualBlock
 from gmcam.methods.relevance import propagate
-from gmcam.networks.collage import ResidualBlock
 
 
 def test_two_cells_by_hand():
@@ -221,7 +221,7 @@ def correlation(first, second):
 @torch.no_grad()
 def test_relevance_is_the_rules_written_out_and_maps_are_near_the_authors(request, name, layer):
     network = request.getfixturevalue("squeezenet") if name == "squeezenet1_0" else gmcam.load(name)
-    pictures = gmcam.photo("chelsea"), gmcam.scene("cat", "cup").image
+    pictures = gmcam.lab.photo("chelsea"), gmcam.lab.scene("cat", "cup").image
     inputs = torch.cat([network.prepare(picture) for picture in pictures]).double()
     module = copy.deepcopy(network.module).double()
     result = gmcam.explain(module, inputs, method="relevance_cam", layer=layer)

@@ -15,13 +15,11 @@ from PIL import Image
 from served import Package, fetch, npm
 
 import gmcam
-from gmcam import equations
+from gmcam import METHODS, Preprocessing, compare, equations
 from gmcam.capture import capture
-from gmcam.methods import METHODS, compare
-from gmcam.networks import Preprocessing
+from gmcam.lab import frozen
 from gmcam.postprocess import normalise, postprocess, smooth, upsample
-from gmcam.views import frozen, overlay
-from gmcam.views.figures import colour_table
+from gmcam.show import colour_table, overlay
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / "_build" / "tools"
@@ -106,7 +104,7 @@ def test_resize_is_pillows_byte_for_byte(agree):
         resized.append(
             {"from": pixels(picture), "to": pixels(picture.resize(new, Image.Resampling.BILINEAR))}
         )
-    photo = gmcam.photo("chelsea")
+    photo = gmcam.lab.photo("chelsea")
     prepared = [
         prepared_as(preprocessing, picture)
         for preprocessing in (
@@ -129,7 +127,7 @@ def test_resize_is_pillows_byte_for_byte(agree):
         resized=resized,
         prepared=prepared,
         rgba=rgba,
-        over_white=pixels(gmcam.open_picture(rgba)),
+        over_white=pixels(gmcam.open_image(rgba)),
         slender=str(slender.value),
     )
 
@@ -219,7 +217,7 @@ def of_steps(raw, size, sigma):
 def test_every_method_gives_the_map_of_explain(agree, name, request):
     """Of a photograph, for the most probable class and the fifth, at every layer; CAM at the last one."""
     network = request.getfixturevalue("squeezenet") if name == "squeezenet" else gmcam.load(name)
-    inputs = network.prepare(gmcam.photo("chelsea"))
+    inputs = network.prepare(gmcam.lab.photo("chelsea"))
     classes = network.probabilities(inputs)[0].topk(5).indices[::4]
     captured = capture(network.module, inputs, classes, list(network.layers.values()))
     explained = []

@@ -1,0 +1,31 @@
+"""What several chapters' exercises are about: their two networks, and the scene of the cat and the cup."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from torch import Tensor
+
+from gmcam import Network, load
+from gmcam.capture import capture
+from gmcam.lab import Scene, scene
+
+
+@cache
+def network(name: str = "collage-vgg") -> Network:
+    """An embedded network, loaded once."""
+    return load(name)
+
+
+@cache
+def cat_and_cup() -> Scene:
+    """The scene that most chapters look at."""
+    return scene("cat", "cup", seed=3)
+
+
+@cache
+def captured(label: str = "cat", name: str = "collage-vgg", layer: str = "stage4") -> tuple[Tensor, Tensor]:
+    """Feature maps and gradient maps (1, K, h, w) of that scene."""
+    net = network(name)
+    found = capture(net.module, net.prepare(cat_and_cup().image), net.class_index(label), [layer])
+    return found.maps[layer], found.gradients[layer]

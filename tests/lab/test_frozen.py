@@ -1,0 +1,273 @@
+"""Frozen explorers, read as a page's front end reads them: from the saved state of the widgets alone."""
+
+import base64
+import io
+import itertools
+import re
+from dataclasses import replace
+from html import unescape
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets.embed import dependency_state
+from PIL import Image
+
+import gmcam
+from gmcam.lab import freeze, frozen_explorer, greyed
+from gmcam.show import grid, overlay
+
+GREYS = {"dark": 0, "middle": 128, "light": 255}
+CHOICES = {"grey": GREYS, "word": ["one", "two"]}
+
+
+def draw(grey, word):
+    return np.full((8, 8, 3), grey, np.uint8), f"<{word}> & {grey}"
+
+
+class Page:
+    """The widgets' state without a kernel, and the links that the front end follows."""
+
+    def __init__(self, widget):
+        self.models = dependency_state([widget], drop_defaults=False)
+        self.root = widget.model_id
+        links = [m["state"] for m in self.models.values() if m["model_name"] == "DirectionalLinkModel"]
+        self.links = [[self.end(link["source"]), self.end(link["target"])] for link in links]
+        self.controls = {self.models[source]["state"]["description"]: source for (source, _), _ in self.links}
+
+    def end(self, pair):
+        name, trait = pair
+        return name.removeprefix("IPY_MODEL_"), trait
+
+    def labels(self, control):
+        return self.models[self.controls[control]]["state"]["_options_labels"]
+
+    def choose(self, control, label):
+        chosen = self.controls[control]
+        self.models[chosen]["state"]["index"] = self.labels(control).index(label)
+        for (source, trait), (target, other) in self.links:
+            if source == chosen:
+                assert trait == "index"  # a value would wait for the kernel
+                self.models[target]["state"][other] = self.models[source]["state"][trait]
+
+    def visible(self, name=None):
+        """Every HTML that is shown, with the classes of the boxes around it."""
+        model = self.models[name or self.root]
+        kind, state = model["model_name"], model["state"]
+        classes = state.get("_dom_classes", ())
+        if "children" not in state:
+            return [(state["value"], set(classes))] if kind == "HTMLModel" else []
+        children = [child.removeprefix("IPY_MODEL_") for child in state["children"]]
+        if kind == "StackModel":
+            children = children[state["selected_index"] :][:1]
+        return [(html, around | set(classes)) for child in children for html, around in self.visible(child)]
+
+    def figure(self):
+        """Picture, alternative text, caption and classes of the one figure shown."""
+        ((html, classes),) = [found for found in self.visible() if "<figure>" in found[0]]
+        alt, source, caption = re.search(
+            r'alt="([^"]*)" src="([^"]*)"><figcaption>(.*)</figcaption>', html
+        ).groups()
+        return decoded(source), unescape(alt), unescape(caption), classes
+
+
+def decoded(source):
+    return Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/webp;base64,"))))
+
+
+def test_every_combination_shows_its_own_picture_and_words():
+    page = Page(freeze(draw, CHOICES))
+    for (label, grey), word in itertools.product(GREYS.items(), CHOICES["word"]):
+        page.choose("grey", label)
+        page.choose("word", word)
+        picture, alt, caption, _ = page.figure()
+        assert alt == caption == f"<{word}> & {grey}"
+        assert abs(np.asarray(picture.convert("RGB")).astype(int) - grey).max() <= 2
+
+
+def test_every_picture_is_drawn_once():
+    drawn = []
+    freeze(lambda **chosen: drawn.append(tuple(chosen.values())) or draw(**chosen), CHOICES)
+    assert sorted(drawn) == sorted(itertools.product(GREYS.values(), CHOICES["word"]))
+
+
+def test_it_starts_where_it_is_told_to_and_at_the_first_choices_without():
+    assert Page(freeze(draw, CHOICES)).figure()[1] == "<one> & 0"
+    assert Page(freeze(draw, CHOICES, start={"grey": "light"})).figure()[1] == "<one> & 255"
+
+
+def test_choices_with_an_order_get_a_slider():
+    page = Page(freeze(draw, CHOICES, sliders=["grey"]))
+    kinds = {name: page.models[model]["model_name"] for name, model in page.controls.items()}
+    assert kinds == {"grey": "SelectionSliderModel", "word": "DropdownModel"}
+
+
+def test_figures_can_be_frozen():
+    page = Page(freeze(lambda a: (grid([np.zeros((4, 4))], [a]), "a map"), {"a": ["x"]}))
+    assert page.figure()[0].width > 100
+
+
+def test_a_figure_that_comes_again_shows_what_it_showed_and_one_drawn_anew_what_is_new():
+    same = grid([np.ones((4, 4))])
+    page = Page(freeze(lambda a: (same, a), {"a": ["x", "y"]}))
+    first = np.asarray(page.figure()[0])
+    page.choose("a", "y")
+    assert page.figure()[1] == "y" and np.array_equal(np.asarray(page.figure()[0]), first)
+    assert np.ptp(first) > 100  # not an empty sheet
+
+    def again(a):
+        same.clear()
+        same.subplots().set_title(a * 9)
+        return same, a
+
+    page = Page(freeze(again, {"a": ["x", "W"]}))
+    first = np.asarray(page.figure()[0])
+    page.choose("a", "W")
+    assert not np.array_equal(np.asarray(page.figure()[0]), first)
+
+
+SHADE = np.zeros((4, 4, 4), np.uint8)
+SHADE[:, 2:] = (255, 0, 0, 255)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, Image.fromarray], ids=["array", "picture"])
+def test_pictures_over_another_stay_see_through(kind):
+    picture, *_ = Page(freeze(lambda a: (kind(SHADE), a), {"a": ["x"]}, under=np.zeros((8, 8)))).figure()
+    assert picture.mode == "RGBA"
+    assert np.abs(np.asarray(picture)[:, :, 3].astype(int) - SHADE[:, :, 3]).max() <= 2
+
+
+def test_pictures_stand_upright_and_floats_are_read_as_arrays_are():
+    turned = Image.fromarray(np.array([[0, 255], [0, 255], [0, 255]], np.uint8))
+    turned.getexif()[0x0112] = 6  # a quarter to the right
+    bright = Image.fromarray(np.full((2, 2), 1.0, np.float32))
+    page = Page(freeze(lambda a: ({"x": turned, "y": bright}[a], a), {"a": ["x", "y"]}))
+    upright = np.asarray(page.figure()[0].convert("L")).astype(int)
+    assert upright.shape == (2, 3) and upright[0].max() < 30 and upright[1].min() > 225
+    page.choose("a", "y")
+    assert np.asarray(page.figure()[0]).min() > 250
+
+
+def test_markup_in_labels_and_words_stays_text():
+    widget = freeze(lambda a: (np.zeros((4, 4, 3), np.uint8), f'{a}" onload="x'), {"a": ["<script>"]})
+    html = next(text for text, _ in Page(widget).visible() if "<figure>" in text)
+    assert "<script>" not in html and '" onload' not in html
+
+
+@pytest.mark.parametrize(
+    ("choices", "more", "message"),
+    [
+        ({}, {}, "at least one control"),
+        ({"a": []}, {}, "at least one choice"),
+        (CHOICES, {"sliders": ["gray"]}, "no control 'gray'; there are grey, word"),
+        (CHOICES, {"start": {"gray": "dark"}}, "no control 'gray'"),
+        (CHOICES, {"start": {"grey": "black"}}, "grey has no choice 'black'; it has dark, middle, light"),
+        ({"a": [1, 2]}, {"start": {"a": 9}}, "a has no choice 9; it has 1, 2"),
+        ({"opacity": ["low"]}, {"under": np.zeros((4, 4))}, "adds a control 'opacity' of its own"),
+    ],
+)
+def test_controls_that_do_not_fit_are_refused(choices, more, message):
+    with pytest.raises(ValueError, match=message):
+        freeze(draw, choices, **more)
+
+
+@pytest.mark.parametrize("picture", [np.zeros((4, 4, 3), np.uint8), None])
+def test_before_ipywidgets_8_the_first_picture_is_shown_with_a_word_on_that(picture, monkeypatch):
+    monkeypatch.delattr("ipywidgets.Stack")
+    picture = grid([np.zeros((4, 4))]) if picture is None else picture
+    shown = freeze(lambda a, b: (picture, f"{a}, {b}"), {"a": ["x", "y"], "b": {"z": 1}}, start={"a": "y"})
+    first, advice = (part.value for part in shown.children)
+    assert 'alt="y, 1"' in first and "ipywidgets 8" in advice
+
+
+def test_before_ipywidgets_8_a_see_through_picture_lies_on_the_one_under_it(monkeypatch):
+    monkeypatch.delattr("ipywidgets.Stack")
+    white = np.full((4, 4, 3), 255, np.uint8)
+    shown = freeze(lambda a: (SHADE, a), {"a": ["x"]}, under=white, width=40)
+    picture = decoded(re.search(r'src="([^"]*)"', shown.children[0].value)[1]).convert("RGB")
+    assert picture.size == (40, 40)
+    assert np.abs(np.asarray(picture)[:, 2].astype(int) - 255).max() <= 3
+    assert np.abs(np.asarray(picture)[:, -3].astype(int) - (255, 0, 0)).max() <= 12
+
+
+@pytest.fixture(scope="module")
+def network():
+    return gmcam.load("collage-vgg")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return gmcam.lab.scene("cat", "cup", seed=3)
+
+
+def test_a_frozen_explorer_shows_what_explain_computes(network, scene):
+    methods, layers = ["grad_cam", "gmcam"], ["32x32", "16x16"]
+    page = Page(frozen_explorer(network, scene.image, ["cat", "cup"], methods, layers, size=96, width=96))
+    ((under, _),) = [found for found in page.visible() if "<figure>" not in found[0] and "<img" in found[0]]
+    grey = decoded(re.search(r'src="([^"]*)"', under)[1]).convert("RGB")
+    view = network.view(scene.image).resize((96, 96), Image.Resampling.LANCZOS)
+    assert abs(np.asarray(grey).astype(int) - np.asarray(greyed(view))).mean() < 3
+    for name, method, layer in itertools.product(["cat", "cup"], methods, layers):
+        page.choose("class", name)
+        page.choose("layer", layer)
+        page.choose("method", gmcam.METHODS[method].title)
+        picture, alt, _, _ = page.figure()
+        result = gmcam.explain(network, scene.image, name, method=method, layer=layer)
+        laid = Image.alpha_composite(grey.convert("RGBA"), picture.convert("RGBA")).convert("RGB")
+        expected = overlay(view, result.maps[0], opacity=1)
+        assert abs(np.asarray(laid).astype(int) - expected).mean() < 6  # WebP is not exact
+        assert f"for {name}, logit {result.score[0]:.2f}, at {layer} cells" in alt
+
+
+def test_opacity_dims_the_same_pictures_without_storing_them_again(network, scene):
+    page = Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], ["16x16"]))
+    sizes = set()
+    for label in page.labels("opacity"):
+        page.choose("opacity", label)
+        _, alt, _, classes = page.figure()
+        assert f"gmcam-opacity-{label.removesuffix('%')}" in classes
+        sizes.add(alt)
+    assert len(sizes) == 1
+    assert sum("<figure>" in str(m["state"].get("value", "")) for m in page.models.values()) == 1
+
+
+@pytest.mark.parametrize("nothing", ["classes", "methods", "layers"])
+def test_a_frozen_explorer_of_nothing_is_refused(nothing, network, scene):
+    asked = {"classes": ["cat"], "methods": ["gmcam"], "layers": ["16x16"]} | {nothing: []}
+    with pytest.raises(ValueError, match="at least one class, one method and one layer"):
+        frozen_explorer(network, scene.image, **asked)
+
+
+def test_a_layer_asked_for_by_its_path_is_named_by_its_cells(network, scene):
+    page = Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], [network.layer_path("32x32")]))
+    assert "at 32x32 cells" in page.figure()[1]
+
+
+def test_ninety_maps_fit_a_page(network, scene):
+    widget = frozen_explorer(network, scene.image, ["cat", "cup", "flower", "coin"])
+    state = dependency_state([widget])
+    leaves = [m for m in state.values() if "<figure>" in str(m["state"].get("value", ""))]
+    assert len(leaves) >= 90
+    assert sum(len(str(model)) for model in state.values()) < 800_000
+
+
+@pytest.mark.parametrize(
+    ("size", "cell", "words"),
+    [
+        ((9, 9), (0, 0), "strongest at the top left"),
+        ((9, 9), (4, 4), "strongest in the middle"),
+        ((9, 9), (8, 4), "strongest at the bottom."),
+        ((9, 9), (4, 8), "strongest at the right"),
+        ((1, 1), (0, 0), "strongest in the middle"),
+        ((1, 4), (0, 3), "strongest at the right"),
+        ((2, 2), (1, 1), "strongest at the bottom right"),
+        ((7, 7), (1, 3), "strongest at the top."),
+        ((7, 7), (2, 4), "strongest in the middle"),  # as far from the middle as its mirror, row 4
+    ],
+)
+def test_the_strongest_place_is_told_in_words(size, cell, words, network, scene, monkeypatch):
+    result = gmcam.explain(network, scene.image, "cat")
+    raw = torch.zeros(1, *size)
+    raw[0][cell] = 1
+    monkeypatch.setattr("gmcam.lab.frozen.compare", lambda *_, **__: [replace(result, raw=raw)])
+    assert words in Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], ["16x16"])).figure()[1]

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+
+from gmcam import Preprocessing
+from gmcam.datasets import Record, Truth
+from gmcam.lab import grid_pointing, mosaic
+
+WHOLE = Preprocessing(resize=16, crop=16, squash=True)
+
+
+def mosaic_of(n, labels="abcd"):
+    return mosaic([np.zeros((4, 4, 3), np.uint8)] * n, labels[:n], size=32)
+
+
+def test_by_hand_on_two_cells():
+    # The cells are rows 4 to 11, columns 0 to 7 and 8 to 15.
+    one = torch.zeros(16, 16)
+    one[4, 0], one[5, 3], one[11, 15] = 1, 2, 1
+    one[4, 7], one[0, 0] = -5, 9  # negative; outside all cells
+    share, points = grid_pointing(torch.stack([one, one]), mosaic_of(2), WHOLE)
+    assert share.tolist() == [0.75, 0.25]
+    assert points.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_a_uniform_map_scores_chance(n):
+    share, _ = grid_pointing(torch.ones(n, 16, 16), mosaic_of(n), WHOLE)
+    assert share.tolist() == pytest.approx([1 / n] * n)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_the_shares_of_one_map_add_up_to_one(n):
+    share, points = grid_pointing(torch.rand(1, 16, 16).repeat(n, 1, 1), mosaic_of(n), WHOLE)
+    assert share.sum().item() == pytest.approx(1)
+    assert points.sum().item() == 1
+
+
+def test_an_empty_map_scores_nothing():
+    share, points = grid_pointing(torch.zeros(2, 16, 16), mosaic_of(2), WHOLE)
+    assert share.tolist() == points.tolist() == [0, 0]
+
+
+def test_a_class_in_two_cells_owns_both():
+    one = torch.zeros(16, 16)
+    one[0, 0], one[15, 15], one[15, 0] = 3, 4, 1
+    record = mosaic_of(4, "abca")  # a upper left and lower right, b upper right, c lower left
+    share, points = grid_pointing(one.repeat(3, 1, 1), record, WHOLE)
+    assert share.tolist() == [7 / 8, 0, 1 / 8]
+    assert points.tolist() == [1, 0, 0]
+
+
+def test_another_number_of_maps_is_refused():
+    with pytest.raises(ValueError, match="1 maps for 2 cells"):
+        grid_pointing(torch.zeros(1, 16, 16), mosaic_of(2), WHOLE)
+
+
+def test_maps_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="alike"):
+        grid_pointing(torch.zeros(2, 16, 15), mosaic_of(2), WHOLE)
+
+
+def test_a_record_without_cells_is_refused():
+    record = mosaic_of(2)
+    with pytest.raises(ValueError, match="cat has no cell"):
+        grid_pointing(torch.zeros(1, 16, 16), Record("x", record.image, (Truth("cat"),)), WHOLE)

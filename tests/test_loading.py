@@ -1,0 +1,366 @@
+import functools
+import hashlib
+import io
+import re
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+import gmcam
+from gmcam import loading
+from gmcam.capture import capture
+from gmcam.loading import torchvision_names, weights_on_disk
+
+SMALL = torchvision.models.SqueezeNet1_1_Weights.IMAGENET1K_V1
+CLASSIFIERS = [
+    (name, weights)
+    for name in torchvision_names()
+    for weights in torchvision.models.get_model_weights(name)
+    if weights.meta["categories"]
+]
+
+
+@functools.cache
+def small_state():
+    torch.manual_seed(0)
+    return torchvision.models.squeezenet1_1(weights=None).state_dict()
+
+
+@functools.cache
+def small_file():
+    """Random weights of the network as torch writes them."""
+    buffer = io.BytesIO()
+    torch.save(small_state(), buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty folder where torch looks for weights, and no network behind it."""
+
+    def refuse(*_arguments, **_options):
+        raise URLError("no network in this test")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def served(cache, monkeypatch):
+    """Serve bytes at the address of the small network's weights, under their own hash or another."""
+    servers = []
+
+    def serve(content, sha256=None, claimed=None):
+        class Answer(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Length", str(claimed or len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_arguments):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        name = f"small-{(sha256 or hashlib.sha256(content).hexdigest())[:8]}.pth"
+        monkeypatch.setattr(SMALL.value, "url", f"http://127.0.0.1:{server.server_port}/{name}")
+        return cache / name
+
+    monkeypatch.undo()  # the real urlopen again
+    monkeypatch.setenv("TORCH_HOME", str(cache.parents[1]))
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def failure(name="squeezenet1_1"):
+    """The one sentence with which a network cannot be loaded."""
+    with pytest.raises(ValueError) as caught:
+        gmcam.load(name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def assert_small(network):
+    assert network.module.state_dict().keys() == small_state().keys()
+    assert all(torch.equal(value, small_state()[key]) for key, value in network.module.state_dict().items())
+
+
+def test_weights_in_the_cache_load_without_a_network(cache):
+    loading.checkpoint(SMALL).write_bytes(small_file())
+    network = gmcam.load("squeezenet1_1")
+    assert_small(network)
+    assert network.name == "squeezenet1_1"
+    assert len(network.classes) == 1000
+    assert network.layers[network.default_layer] == "features"
+    assert not network.module.training
+
+
+def test_the_checkpoint_lies_where_torch_looks_for_it(cache):
+    assert loading.checkpoint(SMALL) == cache / "squeezenet1_1-b8a52dc0.pth"
+
+
+@pytest.mark.parametrize(("name", "weights"), CLASSIFIERS, ids=lambda value: getattr(value, "name", value))
+def test_every_network_of_torchvision_gets_its_own_preprocessing_and_classes(name, weights, monkeypatch):
+    module = torch.nn.Identity()
+    if name.startswith(("vit_", "swin_")):  # their layers are known by name
+        with torch.device("meta"):  # the architecture without its numbers
+            module = torchvision.models.get_model(name, weights=None)
+    monkeypatch.setattr(loading, "_pretrained", lambda *_: module)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    network = gmcam.load(name, weights.name)
+    assert torch.equal(network.preprocess(picture), weights.transforms()(picture))
+    assert list(network.classes) == weights.meta["categories"]
+    assert (network.reshape is not None) == name.startswith(("vit_", "swin_"))
+
+
+def test_an_unknown_network_is_answered_with_all_there_are():
+    with pytest.raises(ValueError, match="no network is called 'resnet51'") as caught:
+        gmcam.load("resnet51")
+    assert all(name in str(caught.value) for name in [*gmcam.lab.EMBEDDED, "resnet50", "squeezenet1_0"])
+
+
+def test_networks_for_other_tasks_are_not_offered():
+    assert "resnet50" in torchvision_names()
+    assert not {"fcn_resnet50", "fasterrcnn_resnet50_fpn", "raft_small"} & set(torchvision_names())
+
+
+def test_unknown_weights_are_answered_with_those_there_are():
+    with pytest.raises(
+        ValueError, match="resnet50 has weights IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, not 'V3'"
+    ):
+        gmcam.load("resnet50", "V3")
+
+
+def test_weights_without_a_classifier_are_refused_before_a_download(cache):
+    with pytest.raises(ValueError, match="IMAGENET1K_FEATURES"):
+        gmcam.load("vgg16", "IMAGENET1K_FEATURES")
+
+
+def test_embedded_networks_have_one_set_of_weights():
+    with pytest.raises(ValueError, match="IMAGENET1K_V1"):
+        gmcam.load("collage-vgg", "IMAGENET1K_V1")
+
+
+def assert_says_what_to_put_where(sentence, path, url):
+    assert "could not be downloaded" in sentence
+    assert f"put {path.name} from {url} into {path.parent}" in sentence
+
+
+def test_without_a_network_the_error_says_which_file_to_put_where(cache):
+    sentence = failure()
+    assert_says_what_to_put_where(sentence, loading.checkpoint(SMALL), SMALL.url)
+    assert "no network in this test" in sentence
+    assert not list(cache.iterdir())
+
+
+def test_a_refused_connection_says_which_file_to_put_where(served, cache, monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/small-00000000.pth"
+    monkeypatch.setattr(SMALL.value, "url", url)
+    assert_says_what_to_put_where(failure(), cache / "small-00000000.pth", url)
+    assert not list(cache.iterdir())
+
+
+def test_a_download_with_the_right_hash_loads_and_stays(served):
+    path = served(small_file())
+    assert_small(gmcam.load("squeezenet1_1"))
+    assert path.read_bytes() == small_file()
+
+
+@pytest.mark.parametrize(
+    "content", [b"another file", small_file()[:-1], small_file()[:-1] + b"\1"], ids=["other", "short", "bit"]
+)
+def test_a_download_with_another_hash_is_refused_and_not_kept(content, served, cache):
+    path = served(content, sha256=hashlib.sha256(small_file()).hexdigest())
+    sentence = failure()
+    assert_says_what_to_put_where(sentence, path, SMALL.url)
+    assert "invalid hash value" in sentence
+    assert not list(cache.iterdir())
+
+
+def test_half_a_download_is_refused_and_not_kept(served, cache):
+    digest = hashlib.sha256(small_file()).hexdigest()
+    path = served(small_file()[:100_000], sha256=digest, claimed=len(small_file()))
+    assert_says_what_to_put_where(failure(), path, SMALL.url)
+    assert not list(cache.iterdir())
+
+
+def test_weights_on_disk_are_named_the_default_ones_first(cache):
+    everything = torchvision.models.get_model_weights("resnet50")
+    assert weights_on_disk("resnet50") == []
+    loading.checkpoint(everything.IMAGENET1K_V1).touch()
+    assert weights_on_disk("resnet50") == ["IMAGENET1K_V1"]
+    loading.checkpoint(everything.DEFAULT).touch()
+    assert weights_on_disk("resnet50") == ["IMAGENET1K_V2", "IMAGENET1K_V1"]
+    assert weights_on_disk("resnet18") == []
+
+
+def test_weights_without_a_classifier_are_not_named(cache):
+    for weights in torchvision.models.get_model_weights("vgg16"):
+        loading.checkpoint(weights).touch()
+    assert weights_on_disk("vgg16") == ["IMAGENET1K_V1"]
+
+
+def test_weights_of_an_unknown_network_are_refused():
+    with pytest.raises(ValueError, match="torchvision has no network called 'resnet51'"):
+        weights_on_disk("resnet51")
+
+
+def other_network():
+    buffer = io.BytesIO()
+    torch.save(torch.nn.Linear(3, 2).state_dict(), buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no weights", small_file()[: len(small_file()) // 2], other_network()],
+    ids=["empty", "text", "cut short", "of another network"],
+)
+def test_a_damaged_file_in_the_cache_is_named(content, cache):
+    path = loading.checkpoint(SMALL)
+    path.write_bytes(content)
+    sentence = failure()
+    assert re.search(f"{re.escape(str(path))} cannot be loaded as weights of squeezenet1_1", sentence)
+    assert sentence.endswith("delete it and try again")
+    assert path.read_bytes() == content  # it is the reader's to delete
+
+
+# Transformers, with random weights.
+
+STAGES = {
+    "vit_b_16": {"14x14": "encoder.layers.encoder_layer_11.ln_1"},
+    "swin_t": {"56x56": "features.1", "28x28": "features.3", "14x14": "features.5", "7x7": "features.7"},
+}
+METHODS_OF_TOKENS = ["grad_cam", "gmcam", "layer_cam", "eigen_cam", "integrated_grad_cam", "score_cam"]
+OWN_SIZE = (3, 224, 224)
+
+
+def small_transformer(name):
+    """Torchvision's classes with few numbers: what runs often is affordable."""
+    if name == "vit_b_16":
+        return torchvision.models.VisionTransformer(224, 16, 3, 2, 8, 8)
+    return torchvision.models.SwinTransformer([4, 4], 8, [1, 2, 1, 1], [1, 1, 1, 1], [7, 7])
+
+
+def loaded(name, module):
+    torch.manual_seed(0)
+    module = module()
+    # Torchvision's vision transformers start with a classifier of zeros.
+    classifier = [part for part in module.modules() if isinstance(part, torch.nn.Linear)][-1]
+    torch.nn.init.normal_(classifier.weight)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "_pretrained", lambda *_: module)
+        return gmcam.load(name)
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def transformer(request):
+    return loaded(request.param, lambda: torchvision.models.get_model(request.param, weights=None))
+
+
+@pytest.fixture(scope="module", params=STAGES)
+def small(request):
+    return loaded(request.param, lambda: small_transformer(request.param))
+
+
+def test_the_layers_of_a_transformer_go_by_resolution(transformer):
+    assert transformer.layers == STAGES[transformer.name]
+    assert transformer.default_layer == list(STAGES[transformer.name])[-1]
+    assert transformer.layer_path() == STAGES[transformer.name][transformer.default_layer]
+
+
+@pytest.mark.parametrize("method", METHODS_OF_TOKENS[:3])
+def test_a_transformer_of_torchvision_is_explained_at_its_default_layer(transformer, method):
+    side = int(transformer.default_layer.split("x")[0])
+    picture = torch.rand(2, *OWN_SIZE)
+    result = gmcam.explain(transformer, picture, [5, 7], method=method, layer=transformer.default_layer)
+    assert result.raw.shape == (2, side, side)
+    assert result.maps.shape == (2, 224, 224)
+    assert result.maps.isfinite().all()
+    assert result.raw.any()
+
+
+@pytest.mark.parametrize("method", METHODS_OF_TOKENS)
+def test_the_methods_that_take_tokens(small, method):
+    more = {"steps": 3} if method == "integrated_grad_cam" else {}
+    picture = torch.rand(1, *OWN_SIZE)
+    result = gmcam.explain(small, picture, [5, 7, 9], method=method, **more)
+    assert result.layer in STAGES["swin_t"].values() or result.layer.endswith("encoder_layer_2.ln_1")
+    assert result.maps.shape == (3, 224, 224)
+    assert result.maps.isfinite().all()
+    assert 0.9 < result.maps.amax() <= 1
+    if method != "score_cam":  # its maps have the picture's size
+        assert f"{result.raw.shape[1]}x{result.raw.shape[2]}" == small.default_layer
+
+
+@pytest.mark.parametrize("method", ["cam", "full_grad", "ablation_cam", "relevance_cam", "captum.deep_lift"])
+def test_a_method_that_needs_a_convolutional_map_refuses_a_transformer(small, method):
+    with pytest.raises(
+        ValueError, match=f"{method} needs a convolutional map, and {small.name} gives tokens"
+    ):
+        gmcam.explain(small, torch.rand(1, *OWN_SIZE), 0, method=method)
+
+
+@pytest.fixture(scope="module")
+def small_vit():
+    return loaded("vit_b_16", lambda: small_transformer("vit_b_16"))
+
+
+def test_a_vision_transformer_takes_one_size_only(small_vit):
+    with pytest.raises(ValueError, match="vit_b_16 does not take 324 x 324"):
+        gmcam.explain(small_vit, torch.rand(1, *OWN_SIZE), 0, method="cameras")
+
+
+def test_each_token_of_a_vision_transformer_lands_in_its_cell_and_the_class_token_in_none(small_vit):
+    tokens = torch.arange(197.0)[None, :, None].expand(1, 197, 8)
+    assert small_vit.as_maps(tokens)[0, 3].tolist() == [
+        [1 + 14 * i + j for j in range(14)] for i in range(14)
+    ]
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 5), (13, 0)])
+def test_what_changes_in_a_corner_of_the_picture_changes_the_map_there(small, row, column):
+    # Before any attention, cells know their own patch only.
+    layer, cells = ("encoder.dropout", 14) if small.name == "vit_b_16" else ("features.0", 56)
+    side = 224 // cells
+    pictures = torch.zeros(2, *OWN_SIZE)
+    pictures[1, :, row * side : (row + 1) * side, column * side : (column + 1) * side] = torch.rand(
+        3, side, side
+    )
+    tokens = capture(small.module, pictures, 0, [layer], gradients=False, any_shape=True).maps[layer]
+    before, after = small.as_maps(tokens)
+    changed = (before != after).any(0)
+    assert changed.shape == (cells, cells)
+    assert changed.nonzero().tolist() == [[row, column]]
+
+
+def test_in_the_last_block_of_a_vision_transformer_only_the_class_token_counts(small_vit):
+    layers = ["encoder.layers.encoder_layer_2.ln_1", "encoder.layers.encoder_layer_2"]
+    found = capture(small_vit.module, torch.rand(1, *OWN_SIZE), 5, layers, any_shape=True).gradients
+    default, after = (found[layer][0].abs().sum(1) for layer in layers)
+    assert small_vit.layer_path() == layers[0]
+    assert (default > 0).all()
+    assert after.nonzero().flatten().tolist() == [0]
+
+
+def test_a_trained_squeezenet_knows_the_dog(squeezenet, data_root):
+    probabilities = squeezenet.probabilities(data_root / "dual_class" / "both.png")[0]
+    assert squeezenet.class_name(int(probabilities.argmax())) == "bull mastiff"
+    assert probabilities.max() > 0.8
