@@ -9,7 +9,9 @@ from .capture import capture as capture
 from .explaining import Result as Result
 from .explaining import compare as compare
 from .explaining import explain as explain
+from .explaining import explain_layers as explain_layers
 from .loading import load as load
+from .loading import wrap as wrap
 from .methods import METHODS as METHODS
 from .network import Network as Network
 from .preprocessing import Preprocessing as Preprocessing

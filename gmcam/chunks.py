@@ -1,6 +1,4 @@
-"""Work on many things a chunk at a time, and on fewer where memory does not suffice."""
-
-from __future__ import annotations
+"""Process many things a chunk at a time, and smaller chunks where memory runs out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -9,38 +7,37 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-_Found = TypeVar("_Found")
+_Output = TypeVar("_Output")
 
 
 def in_chunks(
-    run: Callable[[Tensor], _Found], items: Tensor | Iterable[Tensor], size: int, what: str = ""
-) -> Iterator[tuple[Tensor, _Found]]:
-    """Chunks of ``items`` along their first axis, at most ``size`` long, each with what ``run`` gives for it.
+    run: Callable[[Tensor], _Output], items: Tensor | Iterable[Tensor], size: int, label: str = ""
+) -> Iterator[tuple[Tensor, _Output]]:
+    """Chunks of ``items`` along their first axis, at most ``size`` long, each with ``run(chunk)``.
 
-    Of several tensors each is cut by itself. Where a chunk takes too much memory its halves are tried,
-    and no later chunk is longer than they. A bar called ``what`` stands on stderr once the work takes over
-    two seconds; without a name there is none. Raises ``torch.OutOfMemoryError`` where one item is too much.
+    Several tensors are cut separately. A chunk that runs out of memory is halved, and no later chunk is
+    longer. ``label``: of a progress bar on stderr after two seconds; without it there is none.
+    Raises ``ValueError`` for a size below 1, ``torch.OutOfMemoryError`` where one item is too much.
     """
-
-    def begin(count: int) -> _Found:
-        return run(rest[:count])
-
+    if size < 1:
+        raise ValueError(f"expected chunks of at least 1, got {size}: raise chunk_size")
     parts = [items] if isinstance(items, Tensor) else items
     total = sum(map(len, parts)) if isinstance(parts, Sequence) else None
-    with tqdm(total=total, desc=what, delay=2, leave=False, disable=not what) as bar:
+    with tqdm(total=total, desc=label, delay=2, leave=False, disable=not label) as bar:
         for rest in parts:
-            while len(rest):
-                wanted = min(size, len(rest))
-                found, count = halving(begin, wanted)
-                size = count if count < wanted else size
+            while length := min(size, len(rest)):
+                output, count = halving(lambda n: run(rest[:n]), length)  # noqa: B023  (called at once)
+                size = count if count < length else size
                 chunk, rest = rest[:count], rest[count:]
-                yield chunk, found
+                yield chunk, output
                 bar.update(len(chunk))
 
 
-def halving(run: Callable[[int], _Found], size: int) -> tuple[_Found, int]:
-    """What ``run`` gives for ``size``, or for the first of its halves, quarters, … that memory suffices for,
-    and which size that was. Raises ``torch.OutOfMemoryError`` where it does not suffice for 1."""
+def halving(run: Callable[[int], _Output], size: int) -> tuple[_Output, int]:
+    """``run(size)``, with the size halved until it fits in memory; the output and that size.
+
+    Raises ``torch.OutOfMemoryError`` where even 1 does not fit.
+    """
     while True:
         try:
             return run(size), size
@@ -48,16 +45,14 @@ def halving(run: Callable[[int], _Found], size: int) -> tuple[_Found, int]:
             if not is_out_of_memory(error):
                 raise
             if size == 1:
-                raise torch.OutOfMemoryError(
-                    "memory does not suffice even for one at a time: take smaller pictures, a smaller "
-                    f"network or another device ({error})"
-                ) from error
-        size //= 2  # out here, where the error no longer keeps alive what filled the memory
+                fault = f"expected memory for one at a time, and it ran out ({error}): use smaller images"
+                raise torch.OutOfMemoryError(f"{fault}, a smaller network or another device") from error
+        size //= 2  # out here, where the error no longer keeps the full memory alive
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory did not suffice; torch often says so in words alone."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(one in str(error) for one in words)
+    """Whether memory ran out; torch often reports it in a message alone."""
+    phrases = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
+    )

@@ -1,276 +1,234 @@
-"""``explain``: one call for every method, network and picture."""
+"""``explain``, ``compare`` and ``explain_layers``: one call for every method, network and image."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gmcam.capture import INPUT, Capture, Target, captures, joined
-from gmcam.methods import METHODS
-from gmcam.network import Network
+from gmcam import methods as _registered  # noqa: F401  registers every method
+from gmcam._hooks import LOCK
+from gmcam.capture import INPUT, Capture, Layer, Recording
+from gmcam.chunks import in_chunks
+from gmcam.network import Images, Network
+from gmcam.outputs import Resolved, Target, probabilities
 from gmcam.postprocess import DEFAULT_SIGMA, postprocess
-from gmcam.reading import ImageSource
-from gmcam.registry import Method, Query
+from gmcam.registry import Method, Query, find_method
 
 NamedTarget = Target | str | Sequence[str | int]
-Anything = Network | nn.Module
-Images = Tensor | ImageSource | Sequence[ImageSource]
-Layers = list[str] | tuple[str, ...]
-CLASSES_AT_A_TIME = 64  # of one picture: more are no faster, and their gradients fill the memory
+Explainable = Network | nn.Module
+_Tasks = Sequence[tuple[Method, Layer | None, Mapping[str, Any]]]  # method, layer, options
+CLASSES_AT_A_TIME = 64  # of one image: more are no faster, and their gradients fill the memory
+FUSE: dict[str, Callable[..., Tensor]] = {"mean": torch.mean, "max": torch.amax, "product": torch.prod}
 
 
-FUSE: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda maps: maps.mean(0),
-    "max": lambda maps: maps.amax(0),
-    "product": lambda maps: maps.prod(0),
-}
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
-    """``T`` saliency maps and what they belong to.
+    """``T`` saliency maps, one per target. Compares by identity.
 
-    ``maps`` (T, H, W) float32 in [0, 1], at the size of the network's input. ``raw`` (T, h, w), the
-    method's own values before any post-processing; of fused layers, their normalised maps put
-    together. ``empty`` (T,) bool: the raw map was flat, so ``maps`` holds zeros. ``score`` (T,): the
-    logits explained. ``target``: (T,) class indices, or the function that made the scores.
-    ``probabilities`` (N, classes): the softmax of the logits, None where the output is not
-    (N, classes). ``layer``: dotted path, ``<input>`` for a method that does not explain a layer, and
-    several with commas between them where they were fused.
+    ``maps`` (T, H, W): float32 in [0, 1], at the input's size. ``raw`` (T, h, w): the method's values
+    before post-processing, with their sign; of fused layers, the fused maps. ``empty`` (T,) bool: the raw map
+    has no evidence for the target, so ``maps`` is zero. ``score`` (T,): what was explained, such as logits.
+    ``probability`` (T,): of the target classes, None if the target is a function. ``target``: (T,) indices or
+    the function. ``layer``: dotted path, ``<input>`` for none, with commas where fused. ``images``: N.
     """
 
     maps: Tensor
     raw: Tensor
     empty: Tensor
     score: Tensor
-    target: Tensor | Callable[[Tensor], Tensor]
-    probabilities: Tensor | None
+    probability: Tensor | None
+    target: Resolved
     layer: str
     method: str
+    images: int
     network: Network = field(repr=False)
 
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Height and width of the raw map."""
+        return self.raw.shape[1], self.raw.shape[2]
+
     def label(self, index: int) -> str:
-        """What map number ``index`` explains, in words."""
+        """The name of what map ``index`` explains."""
         if isinstance(self.target, Tensor):
             return self.network.class_name(int(self.target[index]))
         return getattr(self.target, "__name__", "score")
 
 
-@overload
 def explain(
-    network: Anything, images: Images, targets: NamedTarget = None, *, layer: str | None = None, **more: Any
-) -> Result: ...
-
-
-@overload
-def explain(
-    network: Anything, images: Images, targets: NamedTarget = None, *, layer: Layers, fuse: str, **more: Any
-) -> Result: ...
-
-
-@overload
-def explain(
-    network: Anything, images: Images, targets: NamedTarget = None, *, layer: Layers, **more: Any
-) -> list[Result]: ...
-
-
-def explain(
-    network: Anything,
-    images: Images,
-    targets: NamedTarget = None,
+    network: Explainable,
+    image: Images,
+    target: NamedTarget = None,
     *,
     method: str = "gmcam",
-    layer: str | Layers | None = None,
-    fuse: str | None = None,
+    layer: Layer | None = None,
     sigma: float = DEFAULT_SIGMA,
+    normalise: str = "rectified",
     **options: Any,
-) -> Result | list[Result]:
-    """Saliency maps of ``images`` for ``targets``.
+) -> Result:
+    """Saliency maps of ``image`` for ``target``.
 
-    ``network``: a ``Network``, or any ``torch.nn.Module`` from (N, 3, H, W) to logits. ``images``: a
-    picture or a list of them (path, PIL, array), or a preprocessed tensor (N, 3, H, W).
-    ``targets``: a class name or index for all pictures; a list of them, one per picture, or any
-    number for a single picture; a function from logits to one scalar per picture; None for each
-    picture's top class. ``method``: a name in ``METHODS``. ``layer``: readable name or dotted path,
-    None for the last convolutional map; a list of them gives a list of results, at the cost of one
-    pass where the method needs one, or with ``fuse`` one result: the "mean", "max" or "product" of
-    the layers' maps, normalised again. ``sigma``: smoothing in cells of the raw map, 0 for none.
-    ``options``: what the method takes beside these, such as ``chunk_size``, ``steps``, ``seed``.
+    ``network``: a ``Network``, or any ``torch.nn.Module`` from (N, 3, H, W) to logits. ``image``: an image or
+    a list of them (path, PIL, array), a preprocessed tensor (N, 3, H, W), or a list of tensors (3, H, W).
+    ``target``: a class name or index for all images; a list, one per image, or any number for a single image;
+    a function from logits to one scalar per image; None for each image's top class. ``method``: a name in
+    ``METHODS``, in any spelling. ``layer``: a readable name ("14x14"), a dotted path or a module; None for
+    the last convolutional map. ``sigma``: smoothing in cells of the raw map, 0 for none. ``normalise``: as in
+    ``gmcam.postprocess``. ``options``: of the method, such as ``chunk_size``, ``steps``, ``seed``.
 
-    The network is left as it was found, and so is the global random state. Raises ``ValueError`` with
-    one sentence for anything that does not fit.
+    The network and the global random state are left as found. A caller's autocast does not apply; calls from
+    several threads wait for each other. Raises ``ValueError`` for anything that does not fit.
 
     >>> network, scene = gmcam.load("collage-vgg"), gmcam.lab.scene("cat", "cup", seed=3)
     >>> result = gmcam.explain(network, scene.image, ["cat", "cup"])
     >>> result.maps.shape, result.label(1)
     (torch.Size([2, 128, 128]), 'cup')
-    >>> for one in gmcam.explain(network, scene.image, "cat", method="grad_cam", layer=["32x32", "16x16"]):
-    ...     print(one.layer, tuple(one.raw.shape))
-    stage3 (1, 32, 32)
-    stage4 (1, 16, 16)
-
-    With a module of your own:
 
     >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5))
     >>> gmcam.explain(module, torch.rand(2, 3, 8, 8), [0, 4], layer="0").maps.shape
     torch.Size([2, 8, 8])
     """
-    entry = _entry(method)
-    entry.check(options)
-    network = as_network(network, images)
-    _check_tokens(entry, network)
-    several = isinstance(layer, list | tuple)
-    if several and entry.keeps:
-        raise ValueError(f"{method} explains no single layer, so there are none to choose from")
-    if fuse is not None and not (several and isinstance(fuse, str) and fuse in FUSE):
-        raise ValueError(f"fuse is one of {', '.join(FUSE)}, for a list of layers; it is {fuse!r}")
-    asked = as_list(layer)
-    layers = [INPUT] if entry.keeps else [network.layer_path(name) for name in asked]
-    inputs = network.prepare(images)
-    wanted = _indices(network, targets)
-    parts, raws = [], []
-    for part in _passes(network, inputs, wanted, entry, layers):
-        raws.append([_compute(entry, Query(network, inputs, wanted, path, part), options) for path in layers])
-        parts.append(replace(part, maps={}, gradients={}))  # the next part takes their room
-    queries = [Query(network, inputs, wanted, path, joined(parts)) for path in layers]
-    results = [
-        _result(entry, query, torch.cat(raw) if len(raw) > 1 else raw[0], sigma)
-        for query, raw in zip(queries, zip(*raws, strict=True), strict=True)
-    ]
-    if fuse is not None:
-        fused = FUSE[fuse](torch.stack([one.maps for one in results]))
-        return replace(_result(entry, queries[0], fused, sigma=0), layer=", ".join(layers))
-    return results if several else results[0]
+    return _explain(network, image, target, [(find_method(method), layer, options)], sigma, normalise)[0]
 
 
 def compare(
-    network: Anything,
-    images: Images,
-    targets: NamedTarget = None,
+    network: Explainable,
+    image: Images,
+    target: NamedTarget = None,
     *,
     methods: Sequence[str],
-    layer: str | None = None,
+    layer: Layer | None = None,
     sigma: float = DEFAULT_SIGMA,
+    normalise: str = "rectified",
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Result]:
-    """One result for each of ``methods``, each with its default options; the rest as in ``explain``.
+    """One result for each of ``methods``; the other arguments as in ``explain``.
 
-    The methods that explain a layer share one forward pass, and one backward pass if any of them asks
-    for gradients. Raises ``ValueError`` like ``explain``, and for an empty list of methods.
+    ``options``: by method, such as ``{"score_cam": {"chunk_size": 32}}``. Methods that explain a layer share
+    one forward pass, and a backward pass if any needs gradients. Raises ``ValueError`` as ``explain`` does,
+    for an empty list of methods, and for options of a method that is not compared.
 
-    >>> from gmcam import compare
     >>> network, scene = gmcam.load("collage-vgg"), gmcam.lab.scene("cat", "cup", seed=3)
-    >>> results = compare(network, scene.image, "cat", methods=["grad_cam", "gmcam"])
+    >>> results = gmcam.compare(network, scene.image, "cat", methods=["grad_cam", "gmcam"])
     >>> [result.method for result in results]
     ['grad_cam', 'gmcam']
     """
-    entries = [_entry(name) for name in methods]
-    if not entries:
-        raise ValueError("the list of methods is empty; name at least one")
-    network = as_network(network, images)
-    for entry in entries:
-        _check_tokens(entry, network)
-    path = INPUT if all(entry.keeps for entry in entries) else network.layer_path(layer)
-    inputs = network.prepare(images)
-    wanted = _indices(network, targets)
-    shared: Capture | None = None
-    results = []
-    # The first of those that want gradients, if there is one, makes the pass that all of a layer share.
-    of_layer = sorted((entry for entry in entries if not entry.keeps), key=lambda entry: not entry.gradients)
-    for entry in entries:
-        if entry.keeps:
-            captured = joined(list(_passes(network, inputs, wanted, entry, [INPUT])))
-        else:
-            shared = shared or joined(list(_passes(network, inputs, wanted, of_layer[0], [path])))
-            captured = shared
-        query = Query(network, inputs, wanted, INPUT if entry.keeps else path, captured)
-        results.append(_result(entry, query, _compute(entry, query, {}), sigma))
-    return results
+    if not isinstance(methods, list | tuple) or not methods:
+        raise ValueError(f"expected a list of methods, got {methods!r}: name at least one")
+    by_name = {find_method(name).name: chosen for name, chosen in (options or {}).items()}
+    tasks = [(entry := find_method(name), layer, by_name.get(entry.name, {})) for name in methods]
+    if not by_name.keys() <= {entry.name for entry, *_ in tasks}:
+        raise ValueError(f"expected options of {', '.join(methods)}, got {', '.join(by_name)}: drop the rest")
+    return _explain(network, image, target, tasks, sigma, normalise)
 
 
-def _entry(name: str) -> Method:
-    if not isinstance(name, str) or name not in METHODS:
-        raise ValueError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
-    return METHODS[name]
+def explain_layers(
+    network: Explainable,
+    image: Images,
+    target: NamedTarget = None,
+    *,
+    layers: Sequence[Layer],
+    method: str = "gmcam",
+    fuse: str | None = None,
+    sigma: float = DEFAULT_SIGMA,
+    normalise: str = "rectified",
+    **options: Any,
+) -> Any:
+    """A list of one result per layer, in one forward and one backward pass; otherwise like ``explain``.
+
+    ``fuse``: one result instead, the "mean", "max" or "product" of the layers' maps, normalised again. Raises
+    ``ValueError`` as ``explain`` does, for an empty list of layers, and a method that explains no layer.
+
+    >>> network, scene = gmcam.load("collage-vgg"), gmcam.lab.scene("cat", "cup", seed=3)
+    >>> for result in gmcam.explain_layers(network, scene.image, "cat", layers=["32x32", "16x16"]):
+    ...     print(result.layer, result.cells)
+    stage3 (32, 32)
+    stage4 (16, 16)
+    """
+    entry = find_method(method)
+    if not isinstance(layers, list | tuple) or not layers:
+        raise ValueError(f"expected a list of layers, got {type(layers).__name__}: list at least one")
+    if entry.keeps:
+        raise ValueError(f"expected a method that explains a layer, got {entry.name}: use explain")
+    if fuse is not None and str(fuse) not in FUSE:
+        raise ValueError(f"expected fuse to be one of {', '.join(FUSE)}, got {fuse!r}: choose one")
+    results = _explain(network, image, target, [(entry, at, options) for at in layers], sigma, normalise)
+    if fuse is None:
+        return results
+    fused = FUSE[fuse](torch.stack([result.maps for result in results]), 0)
+    maps, empty = postprocess(fused, (fused.shape[1], fused.shape[2]), sigma=0, normalise=normalise)
+    joined = ", ".join(result.layer for result in results)
+    return replace(results[0], maps=maps, raw=fused, empty=empty, layer=joined)
 
 
-def as_list(layer: str | Layers | None) -> list[str | None]:
-    """The names of one layer or of several; None stands for the default. ``ValueError`` for anything else."""
-    asked: list[str | None] = [*layer] if isinstance(layer, list | tuple) else [layer]
-    if not asked:
-        raise ValueError("the list of layers is empty; name at least one")
-    for name in asked:
-        if name is not None and not isinstance(name, str):
-            raise ValueError(f"a layer goes by its name, not by {name!r}")
-    return asked
+def _explain(
+    network: Explainable, image: Images, target: NamedTarget, tasks: _Tasks, sigma: float, normalise: str
+) -> list[Result]:
+    """A result for each task. Tasks at layers share a pass; each of the others has its own."""
+    network = as_network(network, image)
+    for method, _, options in tasks:
+        method.check(options)
+        if method.convolutional and network.reshape is not None:
+            fault = f"expected convolutional maps for {method.name}, got the tokens of {network.name}"
+            raise ValueError(f"{fault}: use grad_cam, gmcam or another method of one pass")
+    paths = [INPUT if method.keeps else network.layer_path(layer) for method, layer, _ in tasks]
+    inputs, indices = network.prepare(image), network.target_indices(target)
+    at_layers = [i for i, path in enumerate(paths) if path != INPUT]
+    groups = [[i] for i, path in enumerate(paths) if path == INPUT] + [at_layers] * bool(at_layers)
+    results: dict[int, Result] = {}
+    # A caller's autocast is switched off; the network's own still applies.
+    with LOCK, torch.autocast(inputs.device.type, enabled=False):
+        for group in groups:
+            part, layers = [tasks[i] for i in group], [paths[i] for i in group]
+            captured, raws = _one_pass(network, inputs, indices, part, layers)
+            logits, score, classes = captured.logits, captured.scores, captured.target
+            probability: Tensor | None = None
+            if isinstance(classes, Tensor):  # then logits are (N, classes)
+                network.check_class_names(logits.shape[1])
+                rows = torch.arange(len(classes)) if len(logits) > 1 else torch.zeros_like(classes)
+                probability = probabilities(logits)[rows, classes]
+            for i, raw in zip(group, raws, strict=True):
+                raw = raw.float() if raw.dtype.itemsize < 4 else raw
+                maps, empty = postprocess(raw, (inputs.shape[2], inputs.shape[3]), sigma, normalise)
+                what = (classes, paths[i], tasks[i][0].name, len(inputs), network)
+                results[i] = Result(maps, raw, empty, score, probability, *what)
+    return [results[i] for i in range(len(tasks))]
 
 
-def as_network(network: Anything, images: Images | None) -> Network:
-    """The network itself, or one around a module, with pictures of the size of ``images``."""
+def _one_pass(
+    network: Network, inputs: Tensor, target: Target, tasks: _Tasks, paths: Sequence[str]
+) -> tuple[Capture, list[Tensor]]:
+    """For tasks that share a forward pass: its capture, emptied of maps, and each task's raw maps."""
+    keeps = tasks[0][0].keeps  # such a task is alone
+    layers = keeps(network.module) if keeps else paths
+    gradients = any(method.gradients for method, *_ in tasks)
+    any_shape = keeps is not None or network.reshape is not None
+    recording = Recording(network.module, inputs, layers, gradients, any_shape, skip_idle=keeps is not None)
+    several = target if isinstance(target, Tensor) and len(inputs) == 1 and target.numel() > 1 else None
+
+    def compute(part: Target) -> tuple[Capture, list[Tensor]]:
+        captured = recording.capture(part, last=several is None)
+        raws = [inputs[:, 0]] * len(tasks)  # stays if N is 0
+        for i, (method, _, options) in enumerate(tasks if len(inputs) else ()):
+            raws[i] = method.compute(Query(network, inputs, part, paths[i], captured), **options)
+        return replace(captured, maps={}, gradients={}), raws  # frees memory for the next part
+
+    if several is None:
+        return compute(target)
+    captures, raws = zip(*(part for _, part in in_chunks(compute, several, CLASSES_AT_A_TIME)), strict=True)
+    scores = torch.cat([captured.scores for captured in captures])
+    joined = replace(captures[0], scores=scores, target=torch.cat([captured.target for captured in captures]))
+    return joined, [torch.cat(raw) for raw in zip(*raws, strict=True)]
+
+
+def as_network(network: Explainable, image: Images | None) -> Network:
+    """The network itself, or one around a module, for inputs of the size of ``image``."""
     if isinstance(network, Network):
         return network
-    wrapped = Network(network)
-    if isinstance(images, Tensor) and images.ndim >= 3:
-        wrapped.input_shape = (images.shape[-3], images.shape[-2], images.shape[-1])
-    return wrapped
-
-
-def _check_tokens(entry: Method, network: Network) -> None:
-    if entry.convolutional and network.reshape is not None:
-        raise ValueError(
-            f"{entry.name} needs a convolutional map, and {network.name} gives tokens: use grad_cam, gmcam "
-            "or another method of one pass"
-        )
-
-
-def _passes(
-    network: Network, inputs: Tensor, wanted: Target, entry: Method, layers: list[str]
-) -> Iterator[Capture]:
-    """The pass that a method asks for: at ``layers``, or at what it keeps of the network as a whole."""
-    return captures(
-        network.module,
-        inputs,
-        wanted,
-        entry.keeps(network.module) if entry.keeps else layers,
-        chunk_size=CLASSES_AT_A_TIME,
-        gradients=entry.gradients,
-        any_shape=entry.keeps is not None or network.reshape is not None,
-        skip_idle=entry.keeps is not None,
-    )
-
-
-def _compute(entry: Method, query: Query, options: Mapping[str, Any]) -> Tensor:
-    return entry.compute(query, **options) if len(query.inputs) else query.inputs.new_zeros((0, *query.size))
-
-
-def _result(entry: Method, query: Query, raw: Tensor, sigma: float) -> Result:
-    captured, names = query.captured, len(query.network.classes)
-    if names and captured.logits.ndim == 2 and captured.logits.shape[1] != names:
-        raise ValueError(
-            f"{query.network.name} has {names} class names for {captured.logits.shape[1]} logits: name each"
-        )
-    raw = raw.float() if raw.dtype.itemsize < 4 else raw
-    maps, empty = postprocess(raw, query.size, sigma)
-    return Result(
-        maps=maps,
-        raw=raw,
-        empty=empty,
-        score=captured.scores,
-        target=captured.target,
-        probabilities=captured.logits.float().softmax(1) if captured.logits.ndim == 2 else None,
-        layer=query.layer,
-        method=entry.name,
-        network=query.network,
-    )
-
-
-def _indices(network: Network, targets: NamedTarget) -> Target:
-    """Class names to indices; everything else as it is."""
-    if isinstance(targets, str | int) and not isinstance(targets, bool):
-        return network.class_index(targets)
-    if isinstance(targets, list | tuple):
-        return torch.tensor([network.class_index(target) for target in targets], dtype=torch.long)
-    return targets  # type: ignore[return-value]  # no names are left in it
+    if isinstance(image, Tensor) and image.ndim >= 3:
+        return Network(network, input_shape=(image.shape[-3], image.shape[-2], image.shape[-1]))
+    return Network(network)

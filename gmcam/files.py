@@ -1,6 +1,4 @@
-"""Write a file whole or not at all."""
-
-from __future__ import annotations
+"""Write a file completely or not at all."""
 
 import os
 import tempfile
@@ -8,23 +6,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-UNFINISHED = ".unfinished-"  # how names begin of what a process that was killed may leave
+UNFINISHED = ".unfinished-"  # prefix of temporary files; a killed process may leave some
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to, moved there once it is on the disk; a failure leaves neither.
-
-    Raises ``ValueError`` at once for a folder that does not exist or cannot be written.
-    """
-    if not path.parent.is_dir():
-        raise ValueError(f"the output folder {path.parent} does not exist")
+    """Yield a temporary file next to ``path``; move it there once it is on disk, delete it on an error."""
     if path.is_dir():
-        raise ValueError(f"the output {path} is a folder; name a file in it")
+        raise ValueError(f"expected an output file, got the folder {path}: name a file in it")
+    if not path.parent.is_dir():
+        raise ValueError(f"expected an existing output folder, got {path.parent}: create it first")
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
     except OSError as error:
-        raise ValueError(f"the output folder {path.parent} cannot be written ({error.strerror})") from None
+        folder = f"{path.parent} ({error.strerror})"
+        raise ValueError(f"expected a writable output folder, got {folder}: choose another") from None
     os.close(handle)
     unfinished = Path(name)
     try:

@@ -1,10 +1,14 @@
-"""From a raw saliency map to a picture-sized one: smooth, normalise, up-sample.
+"""From a raw saliency map to one at the image's size: rectify, smooth, normalise, up-sample.
 
-Fahim et al. (2022) name these steps ("typical smoothing and normalization … before post aggregation
-up-sampling") without the kernel. The choices here are ours: a Gaussian of σ = 0.5 cells at the
-layer's resolution, min–max normalisation per map, bilinear up-sampling with ``align_corners=False``.
-Every method goes through the same three. The Gaussian is one in cells of the method's own raw map: where
-that has the picture's size, as with FullGrad or Score-CAM, it is half a pixel wide and hardly smooths.
+Fahim et al. (2022) name the steps ("typical smoothing and normalization … before post aggregation
+up-sampling") without the kernel; here it is a Gaussian of σ = 0.5 cells of the raw map for every method.
+Signed maps are rectified because min–max would draw "no evidence" as bright as the evidence against is
+strong. ``normalise`` selects the scale:
+
+- ``"rectified"``: rectify, then ``(S − min S)/(max S − min S)`` per map; the default.
+- ``"max"``: rectify, then ``S / max S`` per map; zero stays zero.
+- ``"batch"``: rectify, then divide all maps of a call by their common maximum, to compare strength.
+- ``"minmax"``: ``(S − min S)/(max S − min S)`` without rectifying, for a paper that does so (Relevance-CAM).
 """
 
 from __future__ import annotations
@@ -20,15 +24,16 @@ from torch.nn import functional as F
 from gmcam.capture import all_finite
 
 DEFAULT_SIGMA = 0.5
-MAX_SIGMA = 100  # the kernel's cells grow with its square, and few layers give maps as wide
+MAX_SIGMA = 100  # cells; the kernel grows with its square, and few layers have maps as wide
+NORMALISATIONS = ("rectified", "max", "batch", "minmax")
+NOT_FINITE = "expected finite saliency maps, got NaN or values that overflow: check the dtype and the weights"
 
 
 def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     """Convolve (N, h, w) maps with a Gaussian of ``sigma`` cells; 0 leaves them as they are.
 
-    The kernel is cut at four σ, rounded to whole cells, and sums to one; beyond the border the
-    nearest cell is repeated. Raises ``ValueError`` for a ``sigma`` that is negative or over a hundred cells,
-    and for a wrong shape.
+    The kernel is cut at 4σ, rounded to cells, and sums to one; the border is replicated. ``ValueError`` for
+    a ``sigma`` outside [0, 100] and a wrong shape.
 
     >>> from gmcam.postprocess import smooth
     >>> smooth(torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]])).mul(100).round().tolist()
@@ -36,7 +41,7 @@ def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     """
     _check(maps)
     if not (isinstance(sigma, Real) and 0 <= sigma <= MAX_SIGMA):
-        raise ValueError(f"sigma is zero or a positive number of cells, not {sigma!r}; at most {MAX_SIGMA}")
+        raise ValueError(f"expected sigma from 0 to {MAX_SIGMA} cells, got {sigma!r}: choose one in range")
     radius = int(4 * sigma + 0.5)
     if radius == 0 or maps.numel() == 0:
         return maps
@@ -44,24 +49,23 @@ def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     return F.conv2d(padded, _gaussian(sigma, radius, maps.dtype, maps.device)).squeeze(1)
 
 
-@lru_cache(maxsize=8)  # each copy to a GPU would wait until that has done all it was told before
+@lru_cache(maxsize=8)  # a new copy to a GPU would wait for all work queued on it
 def _gaussian(sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # In Python's own numbers: a dozen tensor operations on 25 values would cost more than the rest.
+    # In Python floats: a dozen tensor operations on 25 values would cost more than the rest.
     bell = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-radius, radius + 1)]
     total = sum(bell)
-    with torch.inference_mode(False):  # others may differentiate through the same kernel later
+    with torch.inference_mode(False):  # a later call may differentiate through the cached kernel
         return torch.tensor([[[[a * b / total**2 for b in bell] for a in bell]]], dtype=dtype, device=device)
 
 
-def normalise(maps: Tensor) -> tuple[Tensor, Tensor]:
+def min_max(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Min–max per map: ``(S − min S)/(max S − min S)``; (N, h, w) → (N, h, w), and (N,) bool.
 
-    The second result is True where a map is flat (its range is within rounding of its size): such a
-    map becomes all zeros, never NaN. Raises ``ValueError`` for a wrong shape, and for values or a range
-    that are not finite.
+    The second is True where a map is flat, its range within rounding of its magnitude; such a map becomes
+    zeros. Raises ``ValueError`` for a wrong shape, and for values or a range that are not finite.
 
-    >>> from gmcam.postprocess import normalise
-    >>> normalised, flat = normalise(torch.tensor([[[-1.0, 1.0, 3.0]], [[5.0, 5.0, 5.0]]]))
+    >>> from gmcam.postprocess import min_max
+    >>> normalised, flat = min_max(torch.tensor([[[-1.0, 1.0, 3.0]], [[5.0, 5.0, 5.0]]]))
     >>> normalised.tolist(), flat.tolist()
     ([[[0.0, 0.5, 1.0]], [[0.0, 0.0, 0.0]]], [False, True])
     """
@@ -71,19 +75,14 @@ def normalise(maps: Tensor) -> tuple[Tensor, Tensor]:
     low, high = maps.flatten(1).aminmax(dim=1)
     spread = high - low
     if not all_finite(spread):
-        raise ValueError(
-            f"saliency maps and their ranges are finite; these overflow {maps.dtype} or hold NaN"
-        )
+        raise ValueError(NOT_FINITE)
     flat = spread <= 8 * torch.finfo(maps.dtype).eps * torch.maximum(high, -low)
-    # Divided by infinity, a flat map is zero.
-    spread = spread.masked_fill(flat, math.inf)
+    spread = spread.masked_fill(flat, math.inf)  # a flat map divided by infinity is zero
     return (maps - low[:, None, None]) / spread[:, None, None], flat
 
 
 def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear to ``size`` = (H, W), ``align_corners=False``: cell centres stay where they are.
-
-    (N, h, w) → (N, H, W). Raises ``ValueError`` for a wrong shape.
+    """Bilinear (N, h, w) → (N, H, W), ``align_corners=False``; ``ValueError`` for a wrong shape.
 
     >>> from gmcam.postprocess import upsample
     >>> upsample(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist()
@@ -95,19 +94,38 @@ def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
 
 
-def postprocess(raw: Tensor, size: tuple[int, int], sigma: float = DEFAULT_SIGMA) -> tuple[Tensor, Tensor]:
-    """The three steps in order: (N, h, w) raw → (N, H, W) float32 in [0, 1], and which are empty.
+def postprocess(
+    raw: Tensor, size: tuple[int, int], sigma: float = DEFAULT_SIGMA, normalise: str = "rectified"
+) -> tuple[Tensor, Tensor]:
+    """All steps in order: (N, h, w) raw → (N, H, W) float32 in [0, 1], and which maps are empty, (N,) bool.
+
+    An empty map is flat, or has nothing above zero where zero stays zero; it becomes zeros. Raises
+    ``ValueError`` for an unknown ``normalise``, a wrong shape or ``sigma``, and values that are not finite.
 
     >>> from gmcam.postprocess import postprocess
-    >>> maps, empty = postprocess(torch.tensor([[[-1.0, 3.0]]]), (1, 4), sigma=0)
-    >>> maps.tolist(), empty.tolist()
-    ([[[0.0, 0.25, 0.75, 1.0]]], [False])
+    >>> raw = torch.tensor([[[-1.0, 0.0, 3.0]]])
+    >>> postprocess(raw, (1, 3), sigma=0)[0].tolist()
+    [[[0.0, 0.0, 1.0]]]
+    >>> postprocess(raw, (1, 3), sigma=0, normalise="minmax")[0].tolist()
+    [[[0.0, 0.25, 1.0]]]
     """
-    normalised, empty = normalise(smooth(raw, sigma))
+    if normalise not in NORMALISATIONS:
+        raise ValueError(f"expected normalise in {', '.join(NORMALISATIONS)}, got {normalise!r}: choose one")
+    rectified = raw if normalise == "minmax" else raw.relu() + 0 * raw  # 0 · ∞ is NaN, and refused below
+    smoothed = smooth(rectified, sigma)
+    if normalise in ("rectified", "minmax"):
+        scaled, empty = min_max(smoothed)
+    else:
+        peaks = smoothed.amax((1, 2)) if smoothed.numel() else smoothed.new_zeros(len(smoothed))
+        if not all_finite(peaks):
+            raise ValueError(NOT_FINITE)
+        empty = peaks == 0
+        scale = peaks.max() if normalise == "batch" and len(peaks) else peaks
+        scaled = smoothed / scale.masked_fill(scale == 0, 1).view(-1, 1, 1)
     # The weights of an interpolation add up to one but for rounding.
-    return upsample(normalised.float(), size).clamp_(max=1), empty
+    return upsample(scaled.float(), size).clamp_(max=1), empty
 
 
 def _check(maps: Tensor) -> None:
     if maps.ndim != 3:
-        raise ValueError(f"saliency maps have shape (N, h, w), not {tuple(maps.shape)}")
+        raise ValueError(f"expected saliency maps (N, h, w), got {tuple(maps.shape)}: one map per target")

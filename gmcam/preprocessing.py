@@ -1,89 +1,77 @@
-"""From a picture to a network's input, and back to what the network saw."""
-
-from __future__ import annotations
+"""From an image to a network's input, and from the input back to what the network sees."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_ASPECT = 50
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Shorter side to ``resize`` pixels, central ``crop`` × ``crop``, to [0, 1], (x − mean)/std.
+    """Resize the shorter side to ``resize``, crop the central ``crop`` × ``crop``, compute (x − mean)/std.
 
-    The same steps as torchvision's ``ImageClassification`` preset. ``__call__`` takes an RGB
-    picture and gives float32 (3, crop, crop). With ``squash`` the whole picture is brought to
-    ``crop`` × ``crop`` instead, its sides out of proportion: nothing of it is cut off.
+    Calling it takes an RGB image and returns float32 (3, crop, crop), bit for bit as torchvision's preset
+    ``ImageClassification``. ``squash=True`` resizes the whole image to ``crop`` × ``crop``: proportions
+    change. Raises ``ValueError`` for an image whose longer side exceeds ``MAX_ASPECT`` times the shorter.
 
-    >>> from gmcam import Preprocessing
-    >>> Preprocessing(resize=256, crop=224)(gmcam.lab.photo("chelsea")).shape
+    >>> gmcam.Preprocessing(resize=256, crop=224)(gmcam.lab.photo("chelsea")).shape
     torch.Size([3, 224, 224])
     """
 
     resize: int
     crop: int
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    interpolation: InterpolationMode = InterpolationMode.BILINEAR
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    interpolation: Resampling = Resampling.BILINEAR
     squash: bool = False
 
-    def __call__(self, picture: Image.Image) -> Tensor:
-        if max(picture.size) > MAX_ASPECT * min(picture.size):  # resizing would take all memory
-            raise ValueError(
-                f"a picture of {picture.width} × {picture.height} pixels is too slender; "
-                f"its longer side is at most {MAX_ASPECT} times the shorter one"
-            )
-        tensor = F.to_tensor(self._resized(picture, self.interpolation))
-        normalised: Tensor = F.normalize(tensor, list(self.mean), list(self.std))
-        return normalised
+    def __call__(self, image: Image.Image) -> Tensor:
+        if max(image.size) > MAX_ASPECT * min(image.size):  # resizing would exhaust memory
+            fault = f"expected a longer side of at most {MAX_ASPECT} times the shorter"
+            raise ValueError(f"{fault}, got {image.width} × {image.height} pixels: crop the image first")
+        placed = self._resized(image, self.interpolation).convert("RGB")
+        colours = torch.from_numpy(np.array(placed)).float() / 255  # (crop, crop, 3)
+        normalised = (colours - colours.new_tensor(self.mean)) / colours.new_tensor(self.std)
+        return normalised.permute(2, 0, 1).contiguous()
 
-    def _resized(self, picture: Image.Image, interpolation: InterpolationMode) -> Image.Image:
-        sides = [self.crop, self.crop] if self.squash else [self.resize]
-        placed: Image.Image = F.resize(picture, sides, interpolation=interpolation, antialias=True)
-        if not self.squash:
-            placed = F.center_crop(placed, [self.crop, self.crop])
-        return placed
+    def _placement(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Width and height after resizing; left and upper edge of the crop, rounded as torchvision does."""
+        width, height = (self.crop if self.squash else int(self.resize * side / min(size)) for side in size)
+        # Where the crop is larger, its edge is negative: PIL fills the border with black.
+        left, upper = (round(m / 2) if m > 0 else -(-m // 2) for m in (width - self.crop, height - self.crop))
+        return width, height, left, upper
+
+    def _resized(self, image: Image.Image, interpolation: Resampling) -> Image.Image:
+        width, height, left, upper = self._placement(image.size)
+        resized = image.resize((width, height), interpolation)
+        return resized.crop((left, upper, left + self.crop, upper + self.crop))
 
     def place_mask(self, mask: np.ndarray) -> Tensor:
-        """A mask (H, W) bool of a picture, where its input has it: (crop, crop) bool, nearest pixel."""
-        placed = self._resized(Image.fromarray(mask.astype(np.uint8)), InterpolationMode.NEAREST)
+        """A mask (H, W) bool of an image, resized and cropped like the image: (crop, crop) bool."""
+        placed = self._resized(Image.fromarray(mask.astype(np.uint8)), Resampling.NEAREST)
         return torch.from_numpy(np.array(placed, dtype=bool))
 
     def place_boxes(self, boxes: np.ndarray, size: tuple[int, int]) -> Tensor:
-        """Boxes (k, 4) of a picture of ``size`` (W, H), where its input has them: (k, 4) float32.
-
-        They are cut at the input's border; one that lies outside becomes empty, its right side no
-        further right than its left or its lower no lower than its upper.
-        """
-        if self.squash:
-            width, height = self.crop, self.crop
-        else:
-            width, height = (max(self.resize, int(self.resize * side / min(size))) for side in size)
-        left, upper = (round((side - self.crop) / 2.0) for side in (width, height))
+        """Boxes (k, 4) of an image of ``size`` (W, H), placed like it and clipped, if need be to no area."""
+        width, height, left, upper = self._placement(size)
         scale = torch.tensor([width / size[0], height / size[1]] * 2)
         placed = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4) * scale
         return (placed - torch.tensor([left, upper] * 2)).clamp(0, self.crop)
 
-    def view(self, picture: Image.Image) -> Image.Image:
-        """The part of the picture that the network sees, at the picture's own resolution."""
+    def view(self, image: Image.Image) -> Image.Image:
+        """The part of the image that the network sees, at the image's resolution."""
         if self.squash:
-            return picture
-        side = min(picture.size) * self.crop / self.resize
-        whole = max(1, round(side))
-        left, upper = (picture.width - whole) // 2, (picture.height - whole) // 2
-        return picture.crop((left, upper, left + whole, upper + whole))
+            return image
+        side = max(1, round(min(image.size) * self.crop / self.resize))
+        left, upper = ((length - side) // 2 for length in image.size)
+        return image.crop((left, upper, left + side, upper + side))
 
     def restore(self, inputs: Tensor) -> Tensor:
-        """Undo the normalisation: (N, 3, H, W) input back to colours in [0, 1]."""
-        mean = torch.tensor(self.mean, dtype=inputs.dtype, device=inputs.device)[:, None, None]
-        std = torch.tensor(self.std, dtype=inputs.dtype, device=inputs.device)[:, None, None]
+        """Undo the normalisation: (N, 3, H, W) inputs to colours in [0, 1]."""
+        mean, std = (inputs.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (inputs * std + mean).clamp(0, 1)

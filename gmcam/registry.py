@@ -1,13 +1,11 @@
-"""The registry of saliency methods, and what a method is given.
-
-A method is one function from a ``Query`` to raw maps (T, h, w). Registering it under a name puts it
-within reach of ``explain``, of the command line and of the tests that run over all methods.
-"""
+"""The registry of saliency methods, each a function from a ``Query`` to raw maps (T, h, w)."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,84 +13,80 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gmcam.capture import INPUT, Capture, Target, capture
+from gmcam.capture import INPUT, Capture, capture
 from gmcam.network import Network
+from gmcam.outputs import Target
 
 _Item = TypeVar("_Item")
-_COUNTS = ("chunk_size", "steps", "samples", "sizes", "share", "seed")
+Compute = Callable[..., Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Query:
-    """What is to be explained: ``network``, ``inputs`` (N, 3, H, W), ``layer`` (a dotted path), and
-    ``captured``, the pass at that layer. ``targets`` as they were asked for; ``captured.target`` holds
-    the T that they came to: one per picture, or any number for a single picture.
-
-    Most methods need no more than the feature maps ``M`` and gradient maps ``C``, (T, K, h, w).
+    """What a method explains: ``network``, ``inputs`` (N, 3, H, W), ``layer`` (a dotted path), and
+    ``captured``, the pass at that layer. ``target``: as requested; ``captured.target``: T indices, one per
+    image, or any number for a single image. ``M``, ``C``: feature and gradient maps (T, K, h, w), in float32
+    at least, all that most methods need. ``size``: the input's (H, W).
     """
 
     network: Network
     inputs: Tensor
-    targets: Target
+    target: Target
     layer: str
     captured: Capture
 
     @property
     def M(self) -> Tensor:
-        """Feature maps, in float32 at least."""
         return self._as_maps(self.captured.maps)
 
     @property
     def C(self) -> Tensor:
-        """Gradient maps, in float32 at least."""
         return self._as_maps(self.captured.gradients)
+
+    def _as_maps(self, by_layer: Mapping[str, Tensor]) -> Tensor:
+        maps = self.network.as_maps(by_layer[self.layer])
+        return maps.float() if maps.dtype.itemsize < 4 else maps
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the input."""
         return self.inputs.shape[2], self.inputs.shape[3]
 
     def rows(self, indices: Tensor | None = None) -> tuple[Tensor, Target]:
-        """A picture and a target for each of the T maps, or for those of ``indices``."""
-        target = self.captured.target
-        pictures = self.inputs.expand(len(self.captured.scores), -1, -1, -1)
-        if indices is None:
-            return pictures, target
-        return pictures[indices], target[indices] if isinstance(target, Tensor) else target
+        """An image and a target for each of the T maps, or for those at ``indices``."""
+        images, target = self.inputs.expand(len(self.captured.scores), -1, -1, -1), self.captured.target
+        at = slice(None) if indices is None else indices
+        return images[at], target[at] if isinstance(target, Tensor) else target
 
     def again(self, inputs: Tensor, target: Target) -> Capture:
         """The pass at the same layer for other inputs."""
         tokens = self.network.reshape is not None
-        return capture(self.network.module, inputs, target, [self.layer], any_shape=tokens)
+        return capture(self.network.module, inputs, target, self.layer, any_shape=tokens)
 
-    def scores(self, logits: Tensor, picture: int) -> Tensor:
-        """For output (B, …) of variants of one picture: the scores of its targets, (B, targets)."""
+    def scores(self, logits: Tensor, image: int) -> Tensor:
+        """Scores (B, targets) of one image's targets, from the output (B, …) for B variants of that image."""
         target = self.captured.target
         if not isinstance(target, Tensor):
             return target(logits).unsqueeze(1)
-        return logits[:, target if len(self.inputs) == 1 else target[picture : picture + 1]]
-
-    def _as_maps(self, found: Mapping[str, Tensor]) -> Tensor:
-        maps = self.network.as_maps(found[self.layer])
-        return maps.float() if maps.dtype.itemsize < 4 else maps
+        return logits[:, target if len(self.inputs) == 1 else target[image : image + 1]]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A saliency method: ``compute`` gives raw maps (T, h, w) for a query.
+    """A saliency method: ``compute`` maps a query to raw maps (T, h, w).
 
-    ``keeps``: for a method that explains the network as a whole, what its pass keeps (the layer that
-    is asked for plays no part); None where it explains a layer. ``gradients``: it needs the gradients
-    of what is kept. ``convolutional``: it is not defined on a transformer's tokens.
+    ``keeps``: for a method that explains the network as a whole, the layers its pass keeps; None where it
+    explains one layer. ``gradients``: it needs gradients of what is kept. ``convolutional``: it is not
+    defined on a transformer's tokens. ``signed``: raw values may be negative, evidence against the target.
     """
 
     name: str
     title: str
     source: str
-    compute: Callable[..., Tensor]
-    keeps: Callable[[nn.Module], list[str]] | None
-    gradients: bool
-    convolutional: bool
+    compute: Compute
+    keeps: Callable[[nn.Module], list[str]] | None = None
+    gradients: bool = True
+    convolutional: bool = False
+    signed: bool = False
 
     @property
     def summary(self) -> str:
@@ -101,58 +95,70 @@ class Method:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Name → default of what can be set beside the query."""
+        """Name → default of each option."""
         parameters = list(inspect.signature(self.compute).parameters.values())[1:]
         return {parameter.name: parameter.default for parameter in parameters}
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """``ValueError`` for an option that this method does not have, or a value that it cannot take."""
+        """Raise ``ValueError`` for an unknown option, or a value of another type than the default's."""
         for name, value in options.items():
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
-                raise ValueError(f"{self.name} has no option {name!r}; it has {known}")
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if name in _COUNTS:
-                if not whole or (name != "seed" and value < 1):
-                    least = "" if name == "seed" else " from 1 on"
-                    raise ValueError(f"{name} is a whole number{least}, not {value!r}")
-            elif name == "noise" and not ((whole or isinstance(value, float)) and 0 <= value < math.inf):
-                raise ValueError(f"{name} is a number from 0 on, not {value!r}")
+                raise ValueError(f"expected an option of {self.name}, got {name!r}: its options are {known}")
+            default, numbers = self.options[name], {int: int, float: int | float}
+            kind = numbers.get(type(default), type(default) if isinstance(default, bool | str) else object)
+            if not isinstance(value, kind) or (isinstance(value, bool) and type(default) in numbers):
+                raise ValueError(f"expected a value like {default!r} for {name}, got {value!r}: fix its type")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"expected a finite number for {name}, got {value!r}: default {default!r}")
 
 
 METHODS: dict[str, Method] = {}
 
 
-def method(
-    name: str,
-    *,
-    title: str,
-    source: str,
-    keeps: Callable[[nn.Module], list[str]] | None = None,
-    gradients: bool = True,
-    convolutional: bool = False,
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+def method(name: str, *, title: str, source: str, **fields: Any) -> Callable[[Compute], Compute]:
     """Register a function as a saliency method; its docstring starts with its formula.
 
-    A notebook's own method may be registered again, as happens when its cell is run again. Raises
-    ``ValueError`` for any other name that is taken.
+    ``fields``: ``keeps``, ``gradients``, ``convolutional`` and ``signed`` of ``Method``. Raises
+    ``ValueError`` for a name that is taken, unless by the same notebook, whose cells may run again.
     """
 
-    def register(compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def register(compute: Compute) -> Compute:
         again = name in METHODS and METHODS[name].compute.__module__ == compute.__module__ == "__main__"
         if name in METHODS and not again:
-            raise ValueError(f"a method called {name!r} is registered already")
-        METHODS[name] = Method(name, title, source, compute, keeps, gradients, convolutional)
+            raise ValueError(f"expected a new name, got {name!r}, which is registered: choose another")
+        METHODS[name] = Method(name, title, source, compute, **fields)
         return compute
 
     return register
 
 
+def find_method(name: str) -> Method:
+    """The method of a name in any spelling ("GradCAM", "grad-cam++"); ``ValueError`` with close names."""
+    plain = {_plain(registered): registered for registered in METHODS}
+    if _plain(name) in plain:
+        return METHODS[plain[_plain(name)]]
+    near = [plain[key] for key in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.5)]
+    hint = f"the closest are {', '.join(near)}" if near else f"there are {', '.join(METHODS)}"
+    raise ValueError(f"expected the name of a method, got {name!r}: {hint}")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]", "", str(name).casefold().replace("+", "p"))
+
+
+def require_counts(**counts: int) -> None:
+    """Raise ``ValueError`` unless every value is a whole number from 1 on."""
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"expected a whole number from 1 on for {name}, got {value!r}: raise it")
+
+
 def no_layer(_module: nn.Module) -> list[str]:
-    """What a method keeps that needs no layer: the picture."""
+    """``keeps`` of a method that needs no layer: the input."""
     return [INPUT]
 
 
-def with_progress(items: Iterable[_Item], what: str) -> Iterator[_Item]:
-    """The items, with a bar on stderr once they take over two seconds."""
-    yield from tqdm(items, desc=what, delay=2, leave=False)
+def with_progress(items: Iterable[_Item], label: str) -> Iterator[_Item]:
+    """The items, with a progress bar on stderr after two seconds."""
+    yield from tqdm(items, desc=label, delay=2, leave=False)

@@ -1,9 +1,9 @@
-"""What several files of tests share: tiny networks with fixed weights, and data from outside the project.
+"""Fixtures of several test files: tiny networks with fixed weights, and data from outside the project.
 
 Weights trained on ImageNet and photographs are not part of the project. Tests find them through two
 environment variables and skip where they are missing:
 
-- ``TORCH_HOME``: torch's own folder; weights lie in ``$TORCH_HOME/hub/checkpoints``;
+- ``TORCH_HOME``: torch's cache; the weights are in ``$TORCH_HOME/hub/checkpoints``;
 - ``GMCAM_DATA``: a folder with ``voc``, ``coco``, ``imagenet_sample`` and ``dual_class`` in it.
 """
 
@@ -20,8 +20,8 @@ from torch import nn
 import gmcam
 from gmcam.loading import checkpoint
 
-# The same few hundred cases in every run, or with --hypothesis-profile=nightly ten thousand new ones for each
-# test. No deadline: a busy machine is no failure.
+# The same few hundred cases in every run; with --hypothesis-profile=nightly, ten thousand new ones for each
+# test. No deadline, because a busy machine is not a failure.
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.register_profile("nightly", deadline=None, max_examples=10_000, print_blob=True)
 settings.load_profile("ci")
@@ -70,14 +70,14 @@ def flat_network():
 
 
 @pytest.fixture
-def pictures():
+def images():
     """Three fixed inputs (3, 3, 8, 8), float64."""
     return torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 @pytest.fixture
 def snapshot():
-    """A function from a module to everything an explanation must leave as it was, comparable by ``==``."""
+    """A function from a module to the state that an explanation must not change, comparable by ``==``."""
 
     def take(module):
         parameters = {
@@ -103,8 +103,8 @@ def squeezenet():
     path = checkpoint(torchvision.models.get_model_weights("squeezenet1_0").DEFAULT)
     if not path.exists():
         pytest.skip(
-            f"there is no {path.name} in {path.parent}: set TORCH_HOME to the folder that has it under "
-            "hub/checkpoints, or let gmcam.load('squeezenet1_0') download it once"
+            f"expected {path.name} in {path.parent}: set TORCH_HOME to the folder that has it "
+            "under hub/checkpoints, or let gmcam.load('squeezenet1_0') download it once"
         )
     return gmcam.load("squeezenet1_0")
 
@@ -115,7 +115,7 @@ def data_root():
     root = os.environ.get("GMCAM_DATA")
     if not root or not Path(root).is_dir():
         pytest.skip(
-            "there are no photographs: set GMCAM_DATA to the folder with voc, coco, imagenet_sample "
+            "expected photographs: set GMCAM_DATA to the folder with voc, coco, imagenet_sample "
             f"and dual_class (it is {root!r})"
         )
     return Path(root)

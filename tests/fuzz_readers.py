@@ -1,11 +1,11 @@
-"""Search for bytes that break the promise in ``readers.py``, along the branches of Pillow's Python code.
+"""Search for bytes that break the guarantees in ``readers.py``, along the branches of Pillow's Python code.
 
     pip install atheris==3.0.0
-    python tests/fuzz_readers.py picture -max_total_time=600
+    python tests/fuzz_readers.py image -max_total_time=600
     python tests/fuzz_readers.py weights -max_total_time=600
 
-Further options are libFuzzer's. What breaks the promise is written to a file ``crash-…`` here, and is
-tried again when that file is given in place of the options.
+Further options are libFuzzer's. Bytes that break a guarantee are written to a file ``crash-…`` in the current
+folder; pass that file instead of the options to try them again.
 """
 
 import sys
@@ -23,13 +23,13 @@ with atheris.instrument_imports(include=["PIL", "safetensors", "gmcam.reading", 
 
 def main() -> None:
     check, files = {
-        "picture": (readers.picture, readers.pictures()),
+        "image": (readers.image, readers.images()),
         "weights": (readers.weights, readers.weights_files()),
     }[sys.argv.pop(1)]
     with tempfile.TemporaryDirectory() as corpus:
         for number, data in enumerate(files.values()):
             Path(corpus, str(number)).write_bytes(data)
-        folders = [] if any(Path(given).exists() for given in sys.argv[1:]) else [corpus]
+        folders = [] if any(Path(argument).exists() for argument in sys.argv[1:]) else [corpus]
         limits = [f"-timeout={readers.SECONDS}", "-rss_limit_mb=4096", "-max_len=20000"]
         atheris.Setup([*sys.argv, *folders, *limits], lambda data: check(data) and None)
         atheris.Fuzz()

@@ -1,6 +1,6 @@
-"""What the readers of pictures and weights promise for any bytes at all, and valid files to damage.
+"""What the readers of images and weights guarantee for any bytes, and valid files to damage.
 
-``test_readers.py`` damages them at random in every run; ``fuzz_readers.py`` searches with atheris.
+``test_readers.py`` damages them at random; ``fuzz_readers.py`` searches with atheris.
 """
 
 import hashlib
@@ -19,43 +19,43 @@ from safetensors.torch import save
 from gmcam import reading
 from gmcam.lab.networks import load_weights
 
-PIXELS = 1_000_000  # a lower limit than a reader's, so that no case takes much memory or time
-SECONDS = 60  # a hang, and not a busy machine
+PIXELS = 1_000_000  # a lower limit than the library's, so that no case takes much memory or time
+SECONDS = 60  # longer is a hang, not a busy machine
 
 
-def picture(data: bytes) -> bool:
-    """Whether ``data`` is a picture: RGB of a sane size, or a ``ValueError`` of one sentence."""
+def image(data: bytes) -> bool:
+    """Whether ``data`` is an image: RGB of a valid size, or a ``ValueError`` of one sentence."""
     started = time.monotonic()
     try:
         with patch.object(reading, "MAX_PIXELS", PIXELS):
-            found = reading.open_image(data)
+            opened = reading.open_image(data)
     except ValueError as error:
         assert_one_sentence(error)
         return False
     finally:
         assert time.monotonic() - started < SECONDS
-    assert found.mode == "RGB"
-    assert 1 <= found.width * found.height <= PIXELS
-    assert len(found.tobytes()) == 3 * found.width * found.height
+    assert opened.mode == "RGB"
+    assert 1 <= opened.width * opened.height <= PIXELS
+    assert len(opened.tobytes()) == 3 * opened.width * opened.height
     return True
 
 
 def weights(data: bytes) -> bool:
     """Whether ``data`` is a weights file: tensors by name, or a ``ValueError`` of one sentence.
 
-    The card beside it carries the hash of these very bytes, so that they reach the parser.
+    The card next to it has the hash of these bytes, so that they reach the parser.
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "mine.safetensors").write_bytes(data)
         card = {"sha256": hashlib.sha256(data).hexdigest()}
         Path(folder, "mine.json").write_text(json.dumps(card))
         try:
-            found = load_weights("mine", Path(folder))
+            tensors = load_weights("mine", Path(folder))
         except ValueError as error:
             assert_one_sentence(error)
             return False
-    assert all(isinstance(tensor, torch.Tensor) for tensor in found.values())
-    assert sum(tensor.numel() for tensor in found.values()) <= 8 * len(data)
+    assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
+    assert sum(tensor.numel() for tensor in tensors.values()) <= 8 * len(data)
     return True
 
 
@@ -65,8 +65,8 @@ def assert_one_sentence(error: ValueError) -> None:
     assert len(str(error)) < 500
 
 
-def pictures() -> dict[str, bytes]:
-    """A valid file of every common format, and of the less common features that have code of their own."""
+def images() -> dict[str, bytes]:
+    """A valid file of every common format, and of rarer features that take separate code paths."""
     noise = np.random.default_rng(0).integers(0, 256, (24, 32, 4), dtype=np.uint8)
     colour, alpha = Image.fromarray(noise[..., :3]), Image.fromarray(noise)
     grey, deep = colour.convert("L"), Image.fromarray(noise[..., :2].copy().view(np.uint16)[..., 0])

@@ -9,7 +9,7 @@ import gmcam
 from gmcam import METHODS
 from gmcam.datasets import open_dataset
 from gmcam.evaluate import Choices, evaluate
-from gmcam.evaluate.processes import Ranks, device
+from gmcam.evaluate.processes import Processes, device
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 FEW = {"steps": 8, "samples": 4, "sizes": 2}
@@ -22,7 +22,7 @@ def exact_convolutions():
         yield
 
 
-def options(name: str) -> dict[str, int]:
+def few_options(name: str) -> dict[str, int]:
     return {key: value for key, value in FEW.items() if key in METHODS[name].options}
 
 
@@ -32,17 +32,31 @@ def test_every_method_gives_the_maps_of_the_cpu(name, network):
     if name == "cam" and network == "collage-vgg":
         pytest.skip("CAM is not defined on collage-vgg")
     scene = gmcam.lab.scene("cat", "cup", seed=3)
-    here, there = gmcam.load(network), gmcam.load(network)
-    there.module.cuda()
-    expected = gmcam.explain(here, scene.image, ["cat", "cup"], method=name, **options(name))
-    result = gmcam.explain(there, scene.image, ["cat", "cup"], method=name, **options(name))
+    on_cpu, on_gpu = gmcam.load(network), gmcam.load(network)
+    on_gpu.module.cuda()
+    expected = gmcam.explain(on_cpu, scene.image, ["cat", "cup"], method=name, **few_options(name))
+    result = gmcam.explain(on_gpu, scene.image, ["cat", "cup"], method=name, **few_options(name))
     assert result.maps.is_cuda and result.raw.is_cuda
     assert torch.allclose(result.score.cpu(), expected.score, atol=1e-3)
-    # A rectifier at zero may open on one device and not on the other, which single pixels show.
+    assert torch.allclose(result.probability.cpu(), expected.probability, atol=1e-3)
+    # A rectifier at zero may open on one device alone, which single pixels show.
     assert (result.maps.cpu() - expected.maps).abs().mean() < 1e-3
 
 
-def test_full_grad_bears_the_rounding_of_a_gpu():
+@pytest.mark.parametrize("method", ["gmcam", "eigen_cam", "score_cam"])
+def test_a_batch_on_the_gpu_gives_the_maps_of_the_cpu(method):
+    on_cpu, on_gpu = gmcam.load("collage-resnet"), gmcam.load("collage-resnet")
+    on_gpu.module.cuda()
+    scenes = [gmcam.lab.scene("cat", "cup", seed=seed).image for seed in (3, 4)]
+    for normalise in ("rectified", "batch"):
+        options = {"method": method, "normalise": normalise}
+        expected = gmcam.explain(on_cpu, scenes, ["cat", "cup"], **options)
+        result = gmcam.explain(on_gpu, scenes, ["cat", "cup"], **options)
+        assert torch.allclose(result.probability.cpu(), expected.probability, atol=1e-3)
+        assert (result.maps.cpu() - expected.maps).abs().mean() < 1e-3
+
+
+def test_full_grad_tolerates_the_rounding_of_a_gpu():
     scene = gmcam.lab.scene("cat", "cup", seed=3)
     network = gmcam.load("collage-resnet")
     network.module.cuda()
@@ -63,9 +77,9 @@ def test_half_precision_gives_maps_near_those_of_float32(dtype):
     assert (result.maps - expected.maps).abs().mean() < 0.02
 
 
-def test_where_the_gpus_memory_does_not_suffice_a_chunk_is_halved():
+def test_where_the_gpus_memory_runs_out_a_chunk_is_halved():
     class Hungry(nn.Sequential):
-        """It takes a gigabyte for each picture."""
+        """Needs a gigabyte for each image."""
 
         def forward(self, inputs):
             torch.empty(len(inputs), 2**30, dtype=torch.uint8, device=inputs.device)
@@ -92,32 +106,31 @@ def test_where_the_gpus_memory_does_not_suffice_a_chunk_is_halved():
 
 def test_an_evaluation_on_the_gpu_measures_what_the_cpu_measures(tmp_path):
     scenes = open_dataset("collage", limit=4)
-    choices = Choices(("grad_cam", "gmcam"), pixels=2048)
+    choices = Choices(("grad_cam", "gmcam"), steps=8)
     values = []
     for where in ("cpu", "cuda"):
         network = gmcam.load("collage-resnet")
         network.module.to(where)
         run = evaluate(network, scenes, choices, tmp_path / where)
-        values.append([row for block in run.blocks() for row in block.to_pylist()])
+        values.append(run.records().to_dict("records"))
     assert len(values[0]) == len(values[1]) > 0
-    for here, there in zip(*values, strict=True):
-        for name, value in here.items():
-            close = pytest.approx(value, abs=2e-2) if isinstance(value, float) else value
-            assert there[name] == close, name
+    for on_cpu, on_gpu in zip(*values, strict=True):
+        for name, value in on_cpu.items():
+            close = pytest.approx(value, abs=2e-2, nan_ok=True) if isinstance(value, float) else value
+            assert on_gpu[name] == close, name
 
 
 def test_nccl_carries_what_ranks_agree_on(monkeypatch, tmp_path):
-    """One process has one GPU here, so this shows that the messages go through NCCL, not that they meet."""
+    """One process with one GPU: the messages go through NCCL, but reach no other process."""
     if not dist.is_nccl_available():
         pytest.skip("torch was built without NCCL")
     monkeypatch.setenv("LOCAL_RANK", "0")
     torch.cuda.set_device(device())
     dist.init_process_group("nccl", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
     try:
-        us = Ranks(0, 2)  # as if there were two, so that both calls go out
-        assert us.agree(lambda: [1, 2, 3]) == [1, 2, 3]
+        ranks = Processes(0, 2)  # as if there were two, so that both calls go out
+        assert ranks.agree(lambda: [1, 2, 3]) == [1, 2, 3]
         with pytest.raises(ValueError, match="another run"):
-            us.agree(lambda: (_ for _ in ()).throw(ValueError("another run")))
-        us.wait()
+            ranks.agree(lambda: (_ for _ in ()).throw(ValueError("another run")))
     finally:
         dist.destroy_process_group()

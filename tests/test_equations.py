@@ -53,14 +53,14 @@ def test_channel_weights_by_hand():
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_pictures_of_a_batch_do_not_mix(name):
+def test_images_of_a_batch_do_not_mix(name):
     maps, gradients = torch.cat([M, M + 1, M]), torch.cat([C, C, C.flip(1)])
     together = compute(name, maps, gradients)
     one_by_one = [compute(name, maps[n : n + 1], gradients[n : n + 1])[0] for n in range(3)]
     assert together.tolist() == torch.stack(one_by_one).tolist()
 
 
-def test_class_map_takes_one_row_for_all_pictures_or_one_each():
+def test_class_map_takes_one_row_for_all_images_or_one_each():
     maps = torch.cat([M, M])
     row = torch.tensor([1.0, -2.0], dtype=torch.float64)
     assert equations.class_map(maps, row).tolist() == [EXPECTED["class_map"]] * 2
@@ -69,7 +69,7 @@ def test_class_map_takes_one_row_for_all_pictures_or_one_each():
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_no_picture_gives_no_map(name):
+def test_no_image_gives_no_map(name):
     assert compute(name, M[:0], C[:0]).shape == (0, 3, 3)
 
 

@@ -1,6 +1,6 @@
-"""What goes wrong, and what then happens: the faults of ``book/faults.md`` that no other file of tests has.
+"""The faults of ``book/faults.md`` that no other test file covers.
 
-Each ends in the same way: one sentence that says what would be right, or a result; and everything as it was.
+Each ends in a result or in one sentence with the remedy, and leaves everything as it was.
 """
 
 import ast
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from modules import Apply
 from PIL import Image
-from test_capture import Apply
 from torch import nn
 
 import gmcam
@@ -25,7 +25,7 @@ from gmcam.__main__ import main
 from gmcam.capture import capture
 from gmcam.datasets import Dataset, Record, Truth
 from gmcam.evaluate import Choices, Run, evaluate, status
-from gmcam.lab import networks as weights
+from gmcam.lab import networks
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book/faults.md").read_text()
@@ -33,7 +33,7 @@ PAGE = (ROOT / "book/faults.md").read_text()
 
 @pytest.fixture
 def everything(snapshot):
-    """All that a call must leave as it was: the network, and how torch computes."""
+    """The state that a call must not change: the network's and torch's."""
 
     def take(module):
         programs = [sorted(vars(part)) for part in module.modules()]
@@ -44,7 +44,7 @@ def everything(snapshot):
 
 
 def refusal(call, kind=ValueError):
-    """The one sentence with which a call is refused."""
+    """The one sentence with which a call is rejected."""
     with pytest.raises(kind) as caught:
         call()
     assert "\n" not in str(caught.value)
@@ -62,7 +62,7 @@ def names_in(path):
 def test_every_fault_of_the_page_names_a_test_that_exists():
     rows = re.findall(r"^\| .+ \| .+ \| \{abbr\}`test \(tests/(.+)::(\w+)\)` \|$", PAGE, re.MULTILINE)
     assert len(rows) >= 40
-    assert len(rows) == len(re.findall(r"^\| (?!---|what)", PAGE, re.MULTILINE))  # no row is without
+    assert len(rows) == len(re.findall(r"^\| (?!---|fault)", PAGE, re.MULTILINE))  # every row has one
     for path, name in rows:
         assert name in names_in(ROOT / "tests" / path), (path, name)
 
@@ -76,7 +76,7 @@ def test_every_test_here_is_on_the_page():
     assert names_in(Path(__file__)) - of_the_page == named
 
 
-# Pictures.
+# Images.
 
 
 def png(share=1.0):
@@ -86,72 +86,73 @@ def png(share=1.0):
     return io.BytesIO(buffer.getvalue()[: int(share * buffer.tell())])
 
 
-def test_a_picture_opened_by_the_caller_may_still_be_broken():
-    cut = Image.open(png(0.5))  # Pillow reads the header alone
-    assert refusal(lambda: gmcam.open_image(cut)).startswith("the picture cannot be read to its end")
+def test_an_image_opened_by_the_caller_may_still_be_broken():
+    cut = Image.open(png(0.5))  # Pillow reads only the header
+    assert refusal(lambda: gmcam.open_image(cut)).startswith("expected a complete image, got the image (")
     closed = Image.open(png())
     closed.close()
-    assert refusal(lambda: gmcam.open_image(closed)).startswith("the picture cannot be read to its end")
+    assert refusal(lambda: gmcam.open_image(closed)).startswith("expected a complete image, got the image (")
 
 
-def test_a_picture_of_one_pixel_is_a_picture():
+def test_an_image_of_one_pixel_is_enlarged():
     result = gmcam.explain(gmcam.load("collage-vgg"), Image.new("RGB", (1, 1), "red"))
     assert result.maps.shape == (1, 128, 128)
     assert result.maps.isfinite().all()
 
 
-MADE = {
-    "array": (lambda picture: np.zeros((3, 8, 8)), "that of Sequential gives ndarray"),
-    "no channels": (lambda picture: torch.zeros(8, 8), "that of Sequential gives (8, 8)"),
-    "a batch": (lambda picture: torch.zeros(1, 3, 8, 8), "that of Sequential gives (1, 3, 8, 8)"),
-    "many sizes": (lambda picture: torch.zeros(3, 8, picture.width), "gives (3, 8, 4) and (3, 8, 5)"),
+PREPROCESSED = {
+    "array": (lambda image: np.zeros((3, 8, 8)), "ndarray"),
+    "no channels": (lambda image: torch.zeros(8, 8), "(8, 8)"),
+    "a batch": (lambda image: torch.zeros(1, 3, 8, 8), "(1, 3, 8, 8)"),
+    "several sizes": (lambda image: torch.zeros(3, 8, image.width), "(3, 8, 4) and (3, 8, 5)"),
 }
 
 
-@pytest.mark.parametrize("kind", MADE)
-def test_a_preprocessing_that_makes_no_batch_is_told_what_it_made(gap_network, kind):
-    preprocess, says = MADE[kind]
+@pytest.mark.parametrize("kind", PREPROCESSED)
+def test_a_preprocessing_whose_outputs_are_no_batch_is_refused(gap_network, kind):
+    preprocess, shapes = PREPROCESSED[kind]
     network = gmcam.Network(gap_network, preprocess=preprocess)
-    pictures = [Image.new("RGB", (4, 4)), Image.new("RGB", (5, 4))]
-    sentence = refusal(lambda: network.prepare(pictures))
-    assert "preprocessing gives tensors (3, H, W), alike for all pictures" in sentence
-    assert says in sentence
+    images = [Image.new("RGB", (4, 4)), Image.new("RGB", (5, 4))]
+    sentence = refusal(lambda: network.prepare(images))
+    assert sentence.startswith("expected tensors (3, H, W) of one size, got")
+    assert f"{shapes}: " in sentence
 
 
 # Networks.
 
 
-@pytest.mark.parametrize("targets", [None, 0])
-def test_weights_that_are_not_finite_are_noticed(gap_network, pictures, everything, targets):
+@pytest.mark.parametrize("target", [None, 0])
+def test_weights_that_are_not_finite_are_detected(gap_network, images, everything, target):
     with torch.no_grad():
         gap_network.conv.weight[0] = torch.nan
     before = everything(gap_network)[1:]
-    sentence = refusal(lambda: gmcam.explain(gap_network, pictures, targets))
-    assert sentence == "the network's scores for the targets are not finite"
+    sentence = refusal(lambda: gmcam.explain(gap_network, images, target))
+    assert re.match(r"expected finite .+, got NaN or infinity: check the weights", sentence)
     assert everything(gap_network)[1:] == before
 
 
-def test_a_head_that_ignores_the_picture_gives_empty_maps(gap_network, pictures):
+def test_a_head_of_zero_weights_gives_empty_maps(gap_network, images):
     with torch.no_grad():
         gap_network.fc.weight.zero_()
-    result = gmcam.explain(gap_network, pictures, 0)
+    result = gmcam.explain(gap_network, images, 0)
     assert result.empty.all()
     assert not result.maps.any()
 
 
-def test_an_output_that_ignores_the_picture_is_refused(gap_network, pictures):
+def test_an_output_that_ignores_the_image_is_refused(gap_network, images):
     gap_network.append(Apply(lambda logits: torch.zeros_like(logits)))
-    assert "'relu' does not influence the score" in refusal(lambda: gmcam.explain(gap_network, pictures, 0))
+    sentence = refusal(lambda: gmcam.explain(gap_network, images, 0))
+    assert re.match("expected a gradient .*layer 'relu', got none: ", sentence)
 
 
 @pytest.mark.parametrize("classes", [["cat"], ["cat", "cup", "dog", "hat"]])
-def test_more_or_fewer_names_than_logits_are_counted(gap_network, pictures, classes):
+def test_more_or_fewer_names_than_logits_are_refused(gap_network, images, classes):
     network = gmcam.Network(gap_network, classes=classes, input_shape=(3, 8, 8))
-    sentence = refusal(lambda: gmcam.explain(network, pictures))
-    assert sentence == f"Sequential has {len(classes)} class names for 3 logits: name each"
+    sentence = refusal(lambda: gmcam.explain(network, images))
+    assert sentence == f"expected 3 class names, got {len(classes)}: name each logit"
 
 
-def test_a_networks_own_error_comes_through_and_the_network_stays(flat_network, everything):
+def test_an_error_of_the_network_is_raised_and_the_network_unchanged(flat_network, everything):
     too_large = torch.rand(1, 3, 16, 16, dtype=torch.float64)
     before = everything(flat_network.train())
     for method in METHODS:
@@ -163,22 +164,23 @@ def test_a_networks_own_error_comes_through_and_the_network_stays(flat_network, 
 # Targets and options.
 
 
-def test_a_class_named_twice_gets_its_map_twice(gap_network, pictures):
-    result = gmcam.explain(gap_network, pictures[:1], [2, 0, 2])
+def test_a_class_named_twice_gets_its_map_twice(gap_network, images):
+    result = gmcam.explain(gap_network, images[:1], [2, 0, 2])
     assert result.target.tolist() == [2, 0, 2]
     assert torch.equal(result.maps[0], result.maps[2])
 
 
 @pytest.mark.parametrize("sigma", [1e9, float("inf"), None, "1"])
-def test_a_sigma_that_is_no_width_is_refused(gap_network, pictures, sigma):
-    sentence = refusal(lambda: gmcam.explain(gap_network, pictures, 0, sigma=sigma))
-    assert sentence == f"sigma is zero or a positive number of cells, not {sigma!r}; at most 100"
+def test_a_sigma_that_is_not_a_width_is_refused(gap_network, images, sigma):
+    sentence = refusal(lambda: gmcam.explain(gap_network, images, 0, sigma=sigma))
+    assert sentence.startswith("expected sigma") and f"got {sigma!r}" in sentence
 
 
-@pytest.mark.parametrize("method", [None, ["gmcam"], "GMCAM "])
-def test_what_is_no_method_is_answered_with_those_there_are(gap_network, pictures, method):
-    sentence = refusal(lambda: gmcam.explain(gap_network, pictures, 0, method=method))
-    assert sentence.startswith(f"no method is called {method!r}; there are cam, grad_cam,")
+@pytest.mark.parametrize("method", [None, ["grad_cam", "gmcam"], "gmcamera"])
+def test_an_unknown_method_is_refused_with_the_closest_names(gap_network, images, method):
+    sentence = refusal(lambda: gmcam.explain(gap_network, images, 0, method=method))
+    assert sentence.startswith(f"expected the name of a method, got {method!r}: the")
+    assert "grad_cam" in sentence.partition(": ")[2] or "gmcam" in sentence.partition(": ")[2]
 
 
 # Weights.
@@ -188,9 +190,9 @@ def test_what_is_no_method_is_answered_with_those_there_are(gap_network, picture
 @pytest.mark.parametrize("content", [None, "", "{", "{}"])
 def test_an_incomplete_installation_is_named(tmp_path, lost, content):
     for name in ("collage-vgg.safetensors", "collage-vgg.json"):
-        (tmp_path / name).write_bytes((weights.FOLDER / name).read_bytes())
+        (tmp_path / name).write_bytes((networks.FOLDER / name).read_bytes())
     (tmp_path / lost).unlink() if content is None else (tmp_path / lost).write_text(content)
-    sentence = refusal(lambda: weights.load_weights("collage-vgg", tmp_path))
+    sentence = refusal(lambda: networks.load_weights("collage-vgg", tmp_path))
     assert str(tmp_path / "collage-vgg.") in sentence
     assert "reinstall gmcam" in sentence
 
@@ -198,8 +200,8 @@ def test_an_incomplete_installation_is_named(tmp_path, lost, content):
 # Runs.
 
 
-class Seer(nn.Module):
-    """Three logits: how much red, green and blue there is."""
+class Colourist(nn.Module):
+    """Three logits: the amounts of red, green and blue."""
 
     def __init__(self):
         super().__init__()
@@ -215,9 +217,9 @@ CHOICES = Choices(("grad_cam",), layer="maps", pixels=0, batch=2)
 
 
 @pytest.fixture
-def seer():
+def colourist():
     plain = Preprocessing(8, 8, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return gmcam.Network(Seer(), preprocess=plain, classes=COLOURS, input_shape=(3, 8, 8))
+    return gmcam.Network(Colourist(), preprocess=plain, classes=COLOURS, input_shape=(3, 8, 8))
 
 
 @pytest.fixture
@@ -232,11 +234,11 @@ def patches():
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "5"])
-def test_a_damaged_description_of_a_run_is_named(seer, patches, tmp_path, content):
-    run = evaluate(seer, patches, CHOICES, tmp_path / "run")
+def test_a_damaged_description_of_a_run_is_named(colourist, patches, tmp_path, content):
+    run = evaluate(colourist, patches, CHOICES, tmp_path / "run")
     (run.folder / "run.json").write_text(content)
-    for call in (lambda: evaluate(seer, patches, CHOICES, run.folder), lambda: Run.open(run.folder)):
-        assert refusal(call).startswith(f"{run.folder} holds no run: its run.json cannot be read")
+    for call in (lambda: evaluate(colourist, patches, CHOICES, run.folder), lambda: Run.open(run.folder)):
+        assert refusal(call).startswith(f"expected a run in {run.folder}, got")
     assert len(list((run.folder / "records").iterdir())) == 3
 
 
@@ -251,17 +253,17 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def test_a_folder_in_use_is_refused_until_its_process_is_killed(seer, patches, tmp_path):
+def test_a_folder_in_use_is_refused_until_its_process_is_killed(colourist, patches, tmp_path):
     command = [sys.executable, "-c", HOLDS, str(tmp_path / "run")]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         assert other.stdout.readline() == b"locked\n"
-        sentence = refusal(lambda: evaluate(seer, patches, CHOICES, tmp_path / "run"))
-        assert sentence.startswith(f"another process works on {tmp_path / 'run'}; wait for it")
+        sentence = refusal(lambda: evaluate(colourist, patches, CHOICES, tmp_path / "run"))
+        assert sentence.startswith(f"expected a free folder, got {tmp_path / 'run'}, which is in use")
     finally:
         other.kill()  # it has no time to unlock anything
         other.communicate()
-    assert status(evaluate(seer, patches, CHOICES, tmp_path / "run"))["measured"] == 6
+    assert status(evaluate(colourist, patches, CHOICES, tmp_path / "run"))["measured"] == 6
 
 
 # Interruptions and memory.
@@ -273,7 +275,7 @@ def interrupt(*_):
 
 
 def fail(*_):
-    raise ZeroDivisionError("a hook of the user's")
+    raise ZeroDivisionError("from the user's hook")
 
 
 stops = pytest.mark.parametrize(
@@ -284,7 +286,7 @@ stops = pytest.mark.parametrize(
 @stops
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_that_is_stopped_in_a_forward_pass_leaves_nothing(
-    gap_network, pictures, everything, name, stop, kind
+    gap_network, images, everything, name, stop, kind
 ):
     passes, last = [], [10**9]
 
@@ -295,24 +297,24 @@ def test_a_method_that_is_stopped_in_a_forward_pass_leaves_nothing(
 
     gap_network.train().fc.register_forward_hook(hook)
     layer = None if METHODS[name].keeps else "relu"
-    gmcam.explain(gap_network, pictures, [2, 0, 1], method=name, layer=layer)
+    gmcam.explain(gap_network, images, [2, 0, 1], method=name, layer=layer)
     needed, before = len(passes), everything(gap_network)
     for number in {1, (needed + 1) // 2, needed}:
         last[0] = number
         passes.clear()
         with pytest.raises(kind):
-            gmcam.explain(gap_network, pictures, [2, 0, 1], method=name, layer=layer)
+            gmcam.explain(gap_network, images, [2, 0, 1], method=name, layer=layer)
         assert everything(gap_network) == before
 
 
-# No class can be asked for where the score is a function, and no gradient is wanted by these.
+# Methods without gradients, or that need a class index as target.
 FORWARD_ONLY = {"eigen_cam", "score_cam", "ablation_cam", "captum.occlusion", "cam", "relevance_cam"}
 
 
 @stops
 @pytest.mark.parametrize("name", sorted({*METHODS} - FORWARD_ONLY))
 def test_a_method_that_is_stopped_in_a_backward_pass_leaves_nothing(
-    gap_network, pictures, everything, name, stop, kind
+    gap_network, images, everything, name, stop, kind
 ):
     before = everything(gap_network.train())
 
@@ -322,7 +324,7 @@ def test_a_method_that_is_stopped_in_a_backward_pass_leaves_nothing(
         return logits[:, 0]
 
     with pytest.raises(kind):
-        gmcam.explain(gap_network, pictures, score, method=name)
+        gmcam.explain(gap_network, images, score, method=name)
     assert everything(gap_network) == before
 
 
@@ -330,7 +332,7 @@ def test_a_method_that_is_stopped_in_a_backward_pass_leaves_nothing(
 @pytest.mark.parametrize("targets", [[0], [0, 1, 2]], ids=["one class", "three classes"])
 @pytest.mark.parametrize("in_place", [False, True], ids=["plain", "compiled"])
 def test_a_users_backward_hook_that_is_stopped_leaves_nothing(
-    gap_network, pictures, everything, stop, kind, targets, in_place
+    gap_network, images, everything, stop, kind, targets, in_place
 ):
     gap_network.pool.register_full_backward_hook(stop)
     if in_place:
@@ -338,7 +340,7 @@ def test_a_users_backward_hook_that_is_stopped_leaves_nothing(
     before = everything(gap_network.train())
     for caller in (torch.enable_grad, torch.no_grad, torch.inference_mode):
         with caller(), pytest.raises(kind):
-            capture(gap_network, pictures[:1], targets, ["conv", "relu"])
+            capture(gap_network, images[:1], targets, ["conv", "relu"])
         assert everything(gap_network) == before
 
 
@@ -351,7 +353,7 @@ def test_a_users_backward_hook_that_is_stopped_leaves_nothing(
     ],
     ids=repr,
 )
-def test_a_command_that_is_stopped_says_so_in_a_line_and_leaves_no_file(
+def test_a_command_that_is_stopped_reports_it_in_one_line_and_leaves_no_file(
     tmp_path, monkeypatch, capsys, error, code, says
 ):
     def stop(*_arguments, **_options):
@@ -365,7 +367,7 @@ def test_a_command_that_is_stopped_says_so_in_a_line_and_leaves_no_file(
     assert os.listdir() == ["red.png"]
 
 
-def test_a_networks_own_error_is_no_fault_of_the_command_line(tmp_path, monkeypatch):
+def test_an_error_of_the_network_keeps_its_traceback_on_the_command_line(tmp_path, monkeypatch):
     def broken(*_arguments, **_options):
         raise RuntimeError("shapes cannot be multiplied")
 
@@ -377,9 +379,7 @@ def test_a_networks_own_error_is_no_fault_of_the_command_line(tmp_path, monkeypa
     assert os.listdir() == ["red.png"]
 
 
-def test_too_many_pictures_at_once_raise_torchs_error_and_the_network_stays(
-    gap_network, pictures, everything
-):
+def test_a_batch_that_exceeds_the_memory_raises_torchs_error(gap_network, images, everything):
     def full(_module, inputs):
         if len(inputs[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
@@ -387,6 +387,6 @@ def test_too_many_pictures_at_once_raise_torchs_error_and_the_network_stays(
     gap_network.train().conv.register_forward_pre_hook(full)
     before = everything(gap_network)
     assert "CUDA out of memory" in refusal(
-        lambda: gmcam.explain(gap_network, pictures, 0), torch.OutOfMemoryError
+        lambda: gmcam.explain(gap_network, images, 0), torch.OutOfMemoryError
     )
     assert everything(gap_network) == before

@@ -3,14 +3,15 @@ import copy
 import pytest
 import torch
 import torchvision
+from modules import Apply, network
 from torch import nn
 
 from gmcam import capture
-from gmcam.layers import discover
+from gmcam.layers import discover, trace
 
 NOISE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
-# Path of the last stage: the last convolutional map, in front of the pooling and the classifier.
+# Path of the last stage: the last convolutional map, before the pooling and the classifier.
 LAST_STAGES = {
     "resnet18": ("2x2", "layer4"),
     "vgg11": ("4x4", "features.19"),
@@ -33,28 +34,28 @@ def flags(module):
 @pytest.mark.parametrize("name", LAST_STAGES)
 def test_the_last_stage_of_torchvisions_networks_is_the_last_convolutional_map(name):
     module = torchvision.models.get_model(name, weights=None)
-    found = discover(module, NOISE)
+    shapes, stages = discover(module, NOISE)
     stage, path = LAST_STAGES[name]
-    assert list(found.stages.items())[-1] == (stage, path)
-    maps = capture(module, NOISE, 0, [path]).maps[path]
-    assert tuple(maps.shape[1:]) == found.shapes[path]
+    assert list(stages.items())[-1] == (stage, path)
+    maps = capture(module, NOISE, 0, path).maps[path]
+    assert tuple(maps.shape[1:]) == shapes[path]
     assert f"{maps.shape[2]}x{maps.shape[3]}" == stage
 
 
 def test_the_stages_of_a_resnet_run_from_fine_to_coarse():
-    found = discover(torchvision.models.resnet18(weights=None), torch.rand(1, 3, 224, 224))
-    assert found.stages == {
+    shapes, stages = discover(torchvision.models.resnet18(weights=None), torch.rand(1, 3, 224, 224))
+    assert stages == {
         "112x112": "relu",
         "56x56": "layer1",
         "28x28": "layer2",
         "14x14": "layer3",
         "7x7": "layer4",
     }
-    assert list(found.stages) == ["112x112", "56x56", "28x28", "14x14", "7x7"]
-    assert found.shapes["layer2.0.conv1"] == (128, 28, 28)
+    assert list(stages) == ["112x112", "56x56", "28x28", "14x14", "7x7"]
+    assert shapes["layer2.0.conv1"] == (128, 28, 28)
 
 
-def test_modules_stand_in_the_order_in_which_they_run():
+def test_maps_are_listed_in_the_order_they_run():
     class Backwards(nn.Module):
         def __init__(self):
             super().__init__()
@@ -65,10 +66,10 @@ def test_modules_stand_in_the_order_in_which_they_run():
         def forward(self, x):
             return self.fc(self.second(self.first(x)).mean((2, 3)))
 
-    assert list(discover(Backwards(), NOISE).shapes) == ["first", "second"]
+    assert list(discover(Backwards(), NOISE)[0]) == ["first", "second"]
 
 
-def test_a_plain_network_of_the_readers_own():
+def test_a_plain_network():
     module = nn.Sequential(
         nn.Conv2d(3, 4, 3, padding=1),
         nn.ReLU(inplace=True),
@@ -80,9 +81,9 @@ def test_a_plain_network_of_the_readers_own():
         nn.Flatten(),
         nn.Linear(8, 5),
     )
-    found = discover(module, NOISE)
-    assert found.stages == {"64x64": "1", "32x32": "4"}
-    assert found.shapes == {
+    shapes, stages = discover(module, NOISE)
+    assert stages == {"64x64": "1", "32x32": "4"}
+    assert shapes == {
         "0": (4, 64, 64),
         "1": (4, 64, 64),
         "2": (4, 32, 32),
@@ -92,24 +93,24 @@ def test_a_plain_network_of_the_readers_own():
 
 
 @pytest.mark.parametrize("after", [[], [nn.ReLU()]], ids=["bare", "rectified"])
-def test_a_convolution_to_one_map_per_class_is_no_stage(after):
+def test_a_convolution_to_one_map_per_class_is_not_a_stage(after):
     body = [nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU()]
     head = [nn.Conv2d(6, 5, 1), *after, nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    found = discover(nn.Sequential(*body, *head), NOISE)
-    assert found.stages == {"32x32": "1"}
-    assert "2" not in found.shapes
+    shapes, stages = discover(nn.Sequential(*body, *head), NOISE)
+    assert stages == {"32x32": "1"}
+    assert "2" not in shapes
 
 
 def test_the_default_layer_may_be_another_than_the_last_map():
     module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 6, 2, stride=2), nn.ReLU())
     module.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)))
-    assert list(discover(module, NOISE).stages.items()) == [("64x64", "1"), ("32x32", "3")]
-    assert list(discover(module, NOISE, last="0").stages.items()) == [("32x32", "3"), ("64x64", "0")]
-    assert list(discover(module, NOISE, last="2").stages.items()) == [("64x64", "1"), ("32x32", "2")]
+    assert list(discover(module, NOISE)[1].items()) == [("64x64", "1"), ("32x32", "3")]
+    assert list(discover(module, NOISE, last="0")[1].items()) == [("32x32", "3"), ("64x64", "0")]
+    assert list(discover(module, NOISE, last="2")[1].items()) == [("64x64", "1"), ("32x32", "2")]
 
 
 class Tokens(nn.Module):
-    """64 × 64 pixels → 4 × 4 tokens of 6 numbers behind a class token → 5 classes."""
+    """64 × 64 pixels → a class token and 4 × 4 tokens of 6 numbers → 5 classes."""
 
     def __init__(self):
         super().__init__()
@@ -126,16 +127,16 @@ def test_a_default_layer_may_be_the_convolution_that_looks_like_class_scores():
     # An embedding of five numbers, or five classes: the structure is the same.
     module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 2, stride=2), nn.ReLU())
     module += nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    assert list(discover(module, NOISE).stages.items()) == [("64x64", "1")]
-    found = discover(module, NOISE, last="3")
-    assert list(found.stages.items()) == [("64x64", "1"), ("32x32", "3")]
-    assert found.shapes["3"] == (5, 32, 32)
+    assert list(discover(module, NOISE)[1].items()) == [("64x64", "1")]
+    shapes, stages = discover(module, NOISE, last="3")
+    assert list(stages.items()) == [("64x64", "1"), ("32x32", "3")]
+    assert shapes["3"] == (5, 32, 32)
 
 
-def test_what_reshape_makes_maps_of_counts():
-    found = discover(Tokens(), NOISE, lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (4, 4)))
-    assert found.shapes == {"block": (6, 4, 4), "norm": (6, 4, 4)}
-    assert found.stages == {"4x4": "norm"}
+def test_layers_that_reshape_turns_into_maps_count():
+    shapes, stages = discover(Tokens(), NOISE, lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (4, 4)))
+    assert shapes == {"block": (6, 4, 4), "norm": (6, 4, 4)}
+    assert stages == {"4x4": "norm"}
 
 
 def swin():
@@ -155,7 +156,7 @@ def test_a_transformer_without_reshape_is_refused(make):
 
 
 def test_the_cut_into_patches_may_still_be_named():
-    assert discover(Tokens(), NOISE, last="cut").stages == {"4x4": "cut"}
+    assert discover(Tokens(), NOISE, last="cut")[1] == {"4x4": "cut"}
 
 
 class Rows(nn.Module):
@@ -179,10 +180,10 @@ AFTER_ONE_MAP = {
 
 
 @pytest.mark.parametrize("kind", AFTER_ONE_MAP)
-def test_a_convolutional_network_that_flattens_its_maps_is_no_transformer(kind):
+def test_a_convolutional_network_that_flattens_its_maps_is_not_a_transformer(kind):
     body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU())
-    found = discover(nn.Sequential(body, *AFTER_ONE_MAP[kind]), NOISE)
-    assert found.stages == {"32x32": "2" if kind.startswith("deep") else "0"}
+    _, stages = discover(nn.Sequential(body, *AFTER_ONE_MAP[kind]), NOISE)
+    assert stages == {"32x32": "2" if kind.startswith("deep") else "0"}
 
 
 def test_a_decoders_last_convolution_is_its_last_stage():
@@ -197,8 +198,8 @@ def test_a_decoders_last_convolution_is_its_last_stage():
         def forward(self, x):
             return self.fc(self.last(self.up(self.down(x))).mean((2, 3)))
 
-    found = discover(HourGlass(), NOISE)
-    assert list(found.stages.items()) == [("16x16", "down"), ("32x32", "last")]
+    _, stages = discover(HourGlass(), NOISE)
+    assert list(stages.items()) == [("16x16", "down"), ("32x32", "last")]
 
 
 def test_a_module_that_runs_twice_has_no_single_map():
@@ -210,7 +211,7 @@ def test_a_module_that_runs_twice_has_no_single_map():
         def forward(self, x):
             return self.fc(self.step(self.step(self.stem(x))).mean((2, 3)))
 
-    assert list(discover(Recurrent(), NOISE).shapes) == ["stem"]
+    assert list(discover(Recurrent(), NOISE)[0]) == ["stem"]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_a_module_that_runs_twice_has_no_single_map():
     ids=["perceptron", "convolution of one cell", "without weights"],
 )
 def test_a_network_without_maps_is_refused(module):
-    with pytest.raises(ValueError, match="no convolutional layer whose output has height and width"):
+    with pytest.raises(ValueError, match="a convolutional layer with height and width, got none"):
         discover(module, NOISE)
 
 
@@ -245,3 +246,42 @@ def test_a_network_that_fails_is_left_as_it_was_too():
     with pytest.raises(RuntimeError):
         discover(module, NOISE)
     assert flags(module) == before
+
+
+# The pass that lists the modules.
+
+
+def test_trace_lists_the_modules_in_the_order_they_finish(images, snapshot):
+    module = network(norm=nn.BatchNorm2d(4), drop=nn.Dropout(0.5), pool=nn.MaxPool2d(2)).train()
+    before = snapshot(module)
+    visits, logits = trace(module, images)
+    assert snapshot(module) == before
+    assert [visit.name for visit in visits] == ["conv", "norm", "drop", "pool", "out", "tanh", "mean"]
+    assert [visit.shape for visit in visits][2:4] == [(3, 4, 6, 6), (3, 4, 3, 3)]
+    assert [visit.kind for visit in visits][2:4] == [nn.Dropout, nn.MaxPool2d]
+    assert {visit.calls for visit in visits} == {1}
+    assert torch.equal(logits, module.eval()(images))
+    assert not logits.requires_grad
+
+
+def test_trace_counts_calls_and_omits_outputs_without_a_tensor(images):
+    relu = nn.ReLU()
+    module = network(relu=relu, text=Apply(lambda x: str(len(x))), again=nn.Sequential(relu))
+    module.again.register_forward_pre_hook(lambda *_: images)
+    module.out = Apply(lambda x: (x, "note"))
+    module.tanh = Apply(lambda pair: pair[0])
+    visits, _ = trace(module, images)
+    assert [visit.name for visit in visits] == ["conv", "relu", "again", "out", "tanh", "mean"]
+    assert [visit.calls for visit in visits] == [1, 2, 1, 1, 1, 1]
+
+
+def test_trace_leaves_no_hook_when_the_network_fails(gap_network, snapshot):
+    before = snapshot(gap_network)
+    with pytest.raises(RuntimeError):
+        trace(gap_network, torch.zeros(1, 5, 8, 8, dtype=torch.float64))
+    assert snapshot(gap_network) == before
+
+
+def test_trace_refuses_a_network_without_a_tensor_in_its_output(images):
+    with pytest.raises(ValueError, match="an output with a tensor in it, got a str"):
+        trace(network(last=lambda x: "words"), images)

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import shutil
@@ -13,24 +14,24 @@ from PIL import Image
 
 import gmcam
 from gmcam import loading
-from gmcam.__main__ import main
-from gmcam.lab import train
-from gmcam.lab.networks import FOLDER, load_weights
+from gmcam.__main__ import ARTICLE, CHOICES, main
+from gmcam.lab import networks
+from gmcam.show import InlineFigure
 
 FIGURE_SIZE = 300  # pixels; a written figure is wider
 
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """The working folder: a good picture, and everything that is not one."""
+    """The working folder: one valid image, and files that are not."""
     monkeypatch.chdir(tmp_path)
-    picture = gmcam.lab.scene("cat", "cup", seed=3).image
-    picture.save("cat.png")
+    image = gmcam.lab.scene("cat", "cup", seed=3).image
+    image.save("cat.png")
     Path("empty.png").touch()
-    Path("text.png").write_text("not a picture")
+    Path("text.png").write_text("not an image")
     Path("folder.png").mkdir()
     whole = io.BytesIO()
-    picture.save(whole, format="jpeg")
+    image.save(whole, format="jpeg")
     Path("cut.jpg").write_bytes(whole.getvalue()[:2000])
     bomb = bytearray(whole.getvalue())
     start = bomb.index(b"\xff\xc0") + 5  # height and width in the frame header
@@ -54,7 +55,7 @@ def as_a_command(*arguments, cwd, stdout=subprocess.PIPE):
 
 def test_explain_prints_the_top_classes_and_writes_a_png(desk, capsys):
     assert main(["explain", "cat.png"]) == 0
-    printed, complaints = capsys.readouterr()
+    printed, errors = capsys.readouterr()
     *classes, last = printed.splitlines()
     network = gmcam.load("collage-vgg")
     probabilities = network.probabilities("cat.png")[0].sort(descending=True)
@@ -62,22 +63,22 @@ def test_explain_prints_the_top_classes_and_writes_a_png(desk, capsys):
         assert line == f"{value:7.2%}  {network.classes[index]}"
     assert len(classes) == 5
     assert last == "wrote cat-gmcam.png"
-    assert complaints == ""
+    assert errors == ""
     with Image.open("cat-gmcam.png") as written:
         assert written.format == "PNG"
         assert written.width > FIGURE_SIZE
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "hires_cam"])
-def test_the_output_is_named_after_picture_and_method(method, desk, capsys):
+def test_the_output_is_named_after_image_and_method(method, desk, capsys):
     assert main(["explain", "cat.png", "--method", method]) == 0
     assert (desk / f"cat-{method}.png").exists()
 
 
-def test_classes_go_by_name_and_by_index_in_the_order_given(desk, capsys, monkeypatch):
+def test_classes_are_named_or_indexed_and_keep_their_order(desk, capsys, monkeypatch):
     shown = []
     show = gmcam.show
-    monkeypatch.setattr(gmcam, "show", lambda picture, result: shown.append(result) or show(picture, result))
+    monkeypatch.setattr(gmcam, "show", lambda image, result: shown.append(result) or show(image, result))
     arguments = ["--class", "Cup", "--class", "0", "--class", "motorbike"]
     assert main(["explain", "cat.png", *arguments, "--layer", "32x32", "--out", "three.png"]) == 0
     assert [shown[0].label(index) for index in range(3)] == ["cup", "cat", "motorbike"]
@@ -85,13 +86,13 @@ def test_classes_go_by_name_and_by_index_in_the_order_given(desk, capsys, monkey
     assert (desk / "three.png").exists()
 
 
-def test_an_empty_map_is_said_in_words(desk, capsys, monkeypatch):
+def test_an_empty_map_is_reported(desk, capsys, monkeypatch):
     network = gmcam.load("collage-vgg")
     for parameter in network.module.stage4.parameters():
         parameter.data.zero_()
     monkeypatch.setattr(gmcam, "load", lambda *_: network)
     assert main(["explain", "cat.png", "--class", "cup"]) == 0
-    assert "the map for cup is empty: nothing at stage4 speaks for it" in capsys.readouterr().out
+    assert "the map for cup is empty: no cell of stage4 raises its score" in capsys.readouterr().out
 
 
 def test_an_existing_output_is_replaced_and_nothing_else_is_left(desk, capsys):
@@ -103,44 +104,47 @@ def test_an_existing_output_is_replaced_and_nothing_else_is_left(desk, capsys):
 
 
 BAD_INPUT = {
-    "missing file": (["missing.png"], "there is no file missing.png"),
-    "folder": (["folder.png"], "folder.png is a folder"),
-    "zero bytes": (["empty.png"], "empty.png is empty (zero bytes)"),
-    "text file": (["text.png"], "text.png is not a picture that Pillow can read"),
-    "truncated JPEG": (["cut.jpg"], "cut.jpg cannot be read to its end"),
-    "decompression bomb": (["bomb.jpg"], "more than 120 megapixels"),
-    "unknown network": (["cat.png", "--network", "resnet51"], "no network is called 'resnet51'"),
+    "missing file": (["missing.png"], "got missing.png (No such file or directory)"),
+    "folder": (["folder.png"], "got folder.png (Is a directory)"),
+    "zero bytes": (["empty.png"], "expected an image file, got empty.png"),
+    "text file": (["text.png"], "expected an image file, got text.png"),
+    "truncated JPEG": (["cut.jpg"], "expected a complete image, got cut.jpg"),
+    "decompression bomb": (["bomb.jpg"], "expected at most 120 megapixels, got more in bomb.jpg"),
+    "unknown network": (
+        ["cat.png", "--network", "resnet51"],
+        "expected the name of a network, got 'resnet51'",
+    ),
     "unknown weights": (
         ["cat.png", "--network", "resnet50", "--weights", "V9"],
-        "resnet50 has weights IMAGENET1K_V1",
+        "expected weights of resnet50, got 'V9': there are IMAGENET1K_V1",
     ),
-    "unknown class": (["cat.png", "--class", "rockett"], "no class called 'rockett'; closest: rocket"),
-    "class out of range": (["cat.png", "--class", "99"], "class 99 is out of range"),
-    "negative class": (["cat.png", "--class=-1"], "no class called '-1'"),
-    "unknown layer": (
-        ["cat.png", "--layer", "stage9"],
-        "no layer is called 'stage9'; the nearest names are stage",
+    "unknown class": (["cat.png", "--class", "rockett"], "got 'rockett': the closest are rocket"),
+    "class out of range": (["cat.png", "--class", "99"], "from 0 to 7, got 99"),
+    "negative class": (["cat.png", "--class=-1"], "expected a class of collage-vgg, got '-1'"),
+    "unknown layer": (["cat.png", "--layer", "stage9"], "got 'stage9': the nearest are stage"),
+    "layer without height and width": (
+        ["cat.png", "--layer", "head.0"],
+        "name a layer whose output has height",
     ),
-    "layer without height and width": (["cat.png", "--layer", "head.0"], "without height and width"),
-    "unknown method": (
-        ["cat.png", "--method", "gradcam"],
-        "no method is called 'gradcam'; there are cam, grad_cam",
-    ),
+    "unknown method": (["cat.png", "--method", "gradcamm"], "got 'gradcamm': "),
     "cam without pooling": (["cat.png", "--method", "cam"], "use grad_cam"),
-    "missing output folder": (["cat.png", "--out", "no/out.png"], "the output folder no does not exist"),
-    "output is a folder": (["cat.png", "--out", "folder.png"], "the output folder.png is a folder"),
-    "output is no PNG": (["cat.png", "--out", "out.jpg"], "call it out.png, not out.jpg"),
-    "output without a suffix": (["cat.png", "--out", "out"], "call it out.png, not out"),
-    "output without a name": (["cat.png", "--out", ""], ".png"),
+    "missing output folder": (
+        ["cat.png", "--out", "no/out.png"],
+        "an existing output folder, got no: create it",
+    ),
+    "output is a folder": (["cat.png", "--out", "folder.png"], "an output file, got the folder folder.png"),
+    "output is no PNG": (["cat.png", "--out", "out.jpg"], "ends in .png, got out.jpg"),
+    "output without a suffix": (["cat.png", "--out", "out"], "ends in .png, got out"),
+    "output without a name": (["cat.png", "--out", ""], "ends in .png, got ."),
 }
 
 
 def assert_refused(code, capsys, message):
-    complaints = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert code == 2
-    assert complaints.startswith("gmcam: ")
-    assert message in complaints
-    assert complaints.count("\n") == 1 and complaints.endswith("\n")
+    assert errors.startswith("gmcam: ")
+    assert message in errors
+    assert errors.count("\n") == 1 and errors.endswith("\n")
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
@@ -157,18 +161,18 @@ def test_an_output_folder_that_cannot_be_written_is_named(desk, capsys, monkeypa
     monkeypatch.setattr(tempfile, "mkstemp", forbidden)
     before = files(desk)
     code = main(["explain", "cat.png", "--out", "out.png"])
-    assert_refused(code, capsys, "the output folder . cannot be written (Permission denied)")
+    assert_refused(code, capsys, "expected a writable output folder, got . (Permission denied)")
     assert files(desk) == before
 
 
 def test_weights_with_a_wrong_hash_are_refused(desk, capsys, monkeypatch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("installed") / "weights"
-    shutil.copytree(FOLDER, folder)
+    shutil.copytree(networks.FOLDER, folder)
     path = folder / "collage-vgg.safetensors"
     path.write_bytes(path.read_bytes() + b"\0")
-    monkeypatch.setattr(loading, "load_weights", partial(load_weights, folder=folder))
+    monkeypatch.setattr(networks, "load_weights", partial(networks.load_weights, folder=folder))
     before = files(desk)
-    assert_refused(main(["explain", "cat.png"]), capsys, f"{path} is damaged: its SHA-256 starts with")
+    assert_refused(main(["explain", "cat.png"]), capsys, f"expected {path} with a SHA-256 of")
     assert files(desk) == before
 
 
@@ -180,17 +184,17 @@ def test_a_damaged_file_in_torchs_cache_is_refused(content, desk, capsys, monkey
     path.write_bytes(content)
     before = files(desk)
     code = main(["explain", "cat.png", "--network", "squeezenet1_1"])
-    assert_refused(code, capsys, f"{path} cannot be loaded as weights of squeezenet1_1")
+    assert_refused(code, capsys, f"expected weights of squeezenet1_1 in {path}, which cannot be loaded")
     assert files(desk) == before
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
 def test_a_failure_while_saving_leaves_the_old_output_as_it_was(failure, desk, capsys, monkeypatch):
     def broken(_figure, path, **_options):
-        Path(path).write_bytes(b"half a picture")
+        Path(path).write_bytes(b"half an image")
         raise failure
 
-    monkeypatch.setattr(Picture, "savefig", broken)
+    monkeypatch.setattr(InlineFigure, "savefig", broken)
     Path("out.png").write_text("old")
     before = files(desk)
     code = main(["explain", "cat.png", "--out", "out.png"])
@@ -211,7 +215,7 @@ def test_methods_lists_every_method_with_formula_and_source(capsys):
         assert method.source in printed
 
 
-def test_networks_marks_those_whose_weights_are_here(capsys, monkeypatch, tmp_path):
+def test_networks_marks_those_whose_weights_are_on_this_machine(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     path = loading.checkpoint(torchvision.models.SqueezeNet1_0_Weights.DEFAULT)
     path.parent.mkdir(parents=True)
@@ -220,69 +224,70 @@ def test_networks_marks_those_whose_weights_are_here(capsys, monkeypatch, tmp_pa
     lines = capsys.readouterr().out.splitlines()
     assert "  * squeezenet1_0" in lines
     assert "    squeezenet1_1" in lines
-    assert all(any(line.startswith(f"  {name} ") for line in lines) for name in gmcam.lab.EMBEDDED)
+    assert {f"    {name}" for name in gmcam.lab.EMBEDDED} <= set(lines)
 
 
 def test_layers_lists_every_map_and_marks_the_default(capsys):
     assert main(["layers", "collage-vgg"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(gmcam.load("collage-vgg").found.shapes)
+    assert [line.split()[0] for line in lines] == list(gmcam.load("collage-vgg").map_shapes)
     assert [line.split() for line in lines if "(default)" in line] == [
         ["stage4", "128", "x", "16", "x", "16", "16x16", "(default)"]
     ]
 
 
 def test_layers_of_an_unknown_network_are_refused(capsys):
-    assert_refused(main(["layers", "resnet51"]), capsys, "no network is called 'resnet51'")
+    assert_refused(main(["layers", "resnet51"]), capsys, "expected the name of a network, got 'resnet51'")
 
 
-def test_train_writes_weights_and_says_how_good_they_are(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(train, "BATCH", 4)
-    monkeypatch.setattr(train, "TEST_SCENES", 8)
-    assert main(["train", "collage-vgg", "--steps", "2", "--seed", "5", "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.startswith("collage-vgg: ")
-    assert load_weights("collage-vgg", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["resnet18"], "gmcam trains collage-resnet"),
-        (["collage-vgg", "--out", "missing"], "the output folder missing does not exist"),
-        (["collage-vgg", "--steps", "0"], "at least one step"),
-    ],
-)
-def test_train_refuses_bad_input_in_one_line(arguments, message, desk, capsys):
-    assert_refused(main(["train", *arguments]), capsys, message)
-
-
-@pytest.mark.parametrize("arguments", [[], ["explain"], ["paint"], ["train", "collage-vgg", "--steps", "x"]])
+@pytest.mark.parametrize("arguments", [[], ["explain"], ["paint"], ["evaluate", "--limit", "x"]])
 def test_a_command_line_that_does_not_parse_shows_the_usage(arguments, capsys):
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit:
         main(arguments)
-    assert left.value.code == 2
+    assert exit.value.code == 2
     assert capsys.readouterr().err.startswith("usage: gmcam")
 
 
-def test_python_m_gmcam_explains_a_picture(desk):
-    done = as_a_command("explain", "cat.png", "--class", "cat", cwd=desk)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("wrote cat-gmcam.png\n")
+def test_python_m_gmcam_explains_an_image(desk):
+    completed = as_a_command("explain", "cat.png", "--class", "cat", cwd=desk)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert completed.stdout.endswith("wrote cat-gmcam.png\n")
     assert (desk / "cat-gmcam.png").stat().st_mode & 0o777 == 0o644
 
 
 def test_python_m_gmcam_refuses_bad_input(desk):
-    done = as_a_command("explain", "missing.png", cwd=desk)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "gmcam: there is no file missing.png\n"
+    completed = as_a_command("explain", "missing.png", cwd=desk)
+    assert (completed.returncode, completed.stdout) == (2, "")
+    assert completed.stderr.startswith("gmcam: expected a complete image, got missing.png (No such file")
 
 
-def test_a_reader_of_a_pipe_who_has_seen_enough_hears_no_complaint(tmp_path):
+def test_a_pipe_that_is_closed_early_causes_no_error(tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
-    done = as_a_command("methods", cwd=tmp_path, stdout=writer)
+    completed = as_a_command("methods", cwd=tmp_path, stdout=writer)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (completed.returncode, completed.stderr) == (0, "")
+
+
+def test_a_missing_package_is_named_with_its_command(desk, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    before = files(desk)
+    code = main(["explain", "cat.png", "--method", "captum.saliency"])
+    assert_refused(
+        code, capsys, "expected captum to be installed, and it is not: pip install 'gmcam[captum]'"
+    )
+    assert files(desk) == before
+
+
+def test_evaluate_measures_the_articles_methods_by_default():
+    """Its default is a string, because reading it must not import the methods."""
+    names = ARTICLE.split(",")
+    assert len(names) == 10 and set(names) <= set(gmcam.METHODS)
+
+
+def test_evaluate_has_a_flag_for_every_choice():
+    fields = {field.name for field in dataclasses.fields(gmcam.evaluate.Choices)}
+    assert {name for name, *_ in CHOICES} == fields - {"methods"}
 
 
 def test_evaluate_prints_the_table_and_fills_the_folder(desk, capsys):
@@ -299,26 +304,29 @@ def test_evaluate_prints_the_table_and_fills_the_folder(desk, capsys):
 
 
 BAD_EVALUATIONS = {
-    "unknown dataset": (["--dataset", "cifar"], "no dataset is called 'cifar'"),
-    "no root": (["--dataset", "voc"], "voc is read from disk, so give its root"),
-    "missing root": (["--dataset", "coco", "--root", "no"], "there is no folder no/annotations"),
+    "unknown dataset": (["--dataset", "cifar"], "or collage without, got 'cifar'"),
+    "no root": (["--dataset", "voc"], "expected voc, coco, imagenet with a root"),
+    "missing root": (["--dataset", "coco", "--root", "no"], "expected no/annotations"),
     "wrong layout": (["--dataset", "voc", "--root", "folder.png"], "VOCdevkit/VOC2012"),
-    "no picture": (["--limit", "0"], "one picture or more, not to 0"),
-    "unknown method": (["--methods", "grad_cam,gradcam"], "no method is called 'gradcam'"),
-    "no method": (["--methods", ""], "no method is called ''"),
-    "unknown zone": (["--zone", "firm"], "soft or hard, not 'firm'"),
-    "threshold of nothing": (["--threshold", "0"], "above 0 and up to 1, not at 0.0"),
-    "unknown layer": (["--layer", "stage9"], "no layer is called 'stage9'"),
-    "unknown network": (["--network", "resnet51"], "no network is called 'resnet51'"),
-    "no thread to read": (["--readers", "0"], "at least one thread reads pictures, not 0"),
-    "output is a file": (["--out", "cat.png"], "cat.png cannot be written"),
-    "output on a read-only disk": (["--out", "/sys/run"], "/sys/run cannot be written"),
-    "output of something else": (["--out", "."], ". holds other files and no run"),
+    "no image": (["--limit", "0"], "expected a limit of at least one image, got 0"),
+    "unknown method": (["--methods", "grad_cam,gradcamm"], "expected the name of a method, got 'gradcamm'"),
+    "no method": (["--methods", ""], "expected the name of a method, got ''"),
+    "unknown zone": (["--zone", "firm"], "got 'firm'"),
+    "threshold of nothing": (["--threshold", "0"], "above 0 and at most 1, got 0.0"),
+    "unknown layer": (["--layer", "stage9"], "got 'stage9': the nearest are stage"),
+    "unknown network": (["--network", "resnet51"], "expected the name of a network, got 'resnet51'"),
+    "negative workers": (["--workers", "-1"], "expected at least 0 workers, got -1"),
+    "output is a file": (
+        ["--out", "cat.png"],
+        "expected a run's folder, got cat.png (File exists): name",
+    ),
+    "output on a read-only disk": (["--out", "/sys/run"], "expected a run's folder, got /sys/run ("),
+    "output of something else": (["--out", "."], "expected an empty folder or a run, got other files in ."),
 }
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD_EVALUATIONS.values(), ids=BAD_EVALUATIONS)
 def test_an_evaluation_that_cannot_be_is_refused_in_one_line(arguments, message, desk, capsys):
-    plain = ["--dataset", "collage", "--limit", "2", "--methods", "grad_cam", "--out", "run"]
+    plain = ["--dataset", "collage", "--limit", "2", "--methods", "grad_cam", "--pixels", "0", "--out", "run"]
     assert_refused(main(["evaluate", *plain, *arguments]), capsys, message)
     assert not Path("run/run.json").exists()

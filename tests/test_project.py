@@ -1,10 +1,9 @@
-"""The files around the project: workflows, citation, one address, one version."""
+"""The files around the package: workflows, citation, one address, one version."""
 
 import re
-import shutil
 import subprocess
 import sys
-import zipfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,8 +26,8 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 def test_files_fit_their_schema(schema, files):
     assert files
     command = [str(Path(sys.executable).with_name("check-jsonschema")), "--builtin-schema", schema, *files]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stdout
 
 
 def test_workflows_call_what_make_has():
@@ -39,6 +38,12 @@ def test_workflows_call_what_make_has():
             assert set(called.split()) <= targets, file.name
 
 
+def test_the_files_that_mutants_change_and_their_tests_exist():
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    for path in options["only_mutate"] + options["pytest_add_cli_args_test_selection"]:
+        assert (ROOT / path).exists(), path
+
+
 def test_the_citation_names_the_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == gmcam.__version__
@@ -46,28 +51,15 @@ def test_the_citation_names_the_version():
 
 
 def tracked():
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [ROOT / name for name in done.stdout.split("\0") if name]
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for name in listed.split("\0") if name and (path := ROOT / name).exists()]
 
 
-def test_the_repositorys_address_stands_in_one_place():
+def test_the_repositorys_address_appears_once():
     address = CONFIG["repository"]["url"].removeprefix("https://")
     holders = []
     for path in tracked():
         if path.suffix in (".py", ".md", ".yml", ".ipynb", ".toml", ".cff", ".txt", ".js", ".css"):
             holders += [path.name] * (address in path.read_text())
     assert holders == ["_config.yml"]
-
-
-@pytest.mark.slow
-def test_the_wheel_holds_every_file_of_the_module(tmp_path):
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "gmcam", tmp_path / "gmcam", ignore=shutil.ignore_patterns("__pycache__"))
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "."]
-    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        held = set(wheel.namelist())
-    assert "gmcam/py.typed" in held  # type checkers of other projects look for it
-    assert {str(path.relative_to(ROOT)) for path in tracked() if path.is_relative_to(ROOT / "gmcam")} <= held

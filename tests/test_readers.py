@@ -1,4 +1,4 @@
-"""Damaged files of every format are read as pictures or weights, or refused in one sentence."""
+"""Damaged files of every format are read as images or weights, or refused in one sentence."""
 
 import pytest
 import readers
@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 pytestmark = pytest.mark.fuzz
 
-PICTURES, WEIGHTS = readers.pictures(), readers.weights_files()
+IMAGES, WEIGHTS = readers.images(), readers.weights_files()
 
 
 @st.composite
 def damaged(draw, files):
     """A valid file with bits flipped, bytes overwritten, cut out, doubled or put in, or its end missing."""
     data = bytearray(draw(st.sampled_from(list(files.values()))))
-    place = st.integers(0, 200) | st.integers(0, len(data))  # headers are where most can be broken
+    place = st.integers(0, 200) | st.integers(0, len(data))  # headers have the most to break
     for _ in range(draw(st.integers(1, 4))):
         start, length = draw(place), draw(st.integers(1, 8))
         change = draw(st.sampled_from(["flip", "overwrite", "cut", "double", "insert", "end"]))
@@ -36,9 +36,9 @@ def damaged(draw, files):
     return bytes(data)
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_a_valid_picture_is_read(name):
-    assert readers.picture(PICTURES[name])
+@pytest.mark.parametrize("name", IMAGES)
+def test_a_valid_image_is_read(name):
+    assert readers.image(IMAGES[name])
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
@@ -46,11 +46,11 @@ def test_valid_weights_are_read(name):
     assert readers.weights(WEIGHTS[name])
 
 
-@given(damaged(PICTURES) | st.binary())
-def test_any_bytes_are_a_picture_or_refused(data):
-    readers.picture(data)
+@given(damaged(IMAGES) | st.binary())
+def test_any_bytes_are_an_image_or_refused(data):
+    readers.image(data)
 
 
 @given(damaged(WEIGHTS) | st.binary())
-def test_any_bytes_are_weights_or_refused(data):
+def test_arbitrary_bytes_are_weights_or_refused(data):
     readers.weights(data)

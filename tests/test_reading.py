@@ -1,6 +1,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +13,13 @@ RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
 def pixels(source):
-    picture = open_image(source)
-    assert picture.mode == "RGB"
-    return np.asarray(picture)
+    image = open_image(source)
+    assert image.mode == "RGB"
+    return np.asarray(image)
 
 
-def saved(picture, path, **options):
-    picture.save(path, **options)
+def saved(image, path, **options):
+    image.save(path, **options)
     return path
 
 
@@ -39,17 +40,17 @@ def png_that_claims(width, height):
 
 
 def complaint(source):
-    """The one sentence with which ``open_image`` refuses a source."""
+    """The one sentence with which ``open_image`` rejects a source."""
     with pytest.raises(ValueError) as caught:
         open_image(source)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-@pytest.mark.parametrize("as_given", [str, lambda path: path], ids=["str", "path"])
-def test_a_file_is_read_by_its_path(as_given, tmp_path):
+@pytest.mark.parametrize("source", [str, Path, Path.read_bytes], ids=["str", "path", "bytes"])
+def test_a_file_is_read_by_its_path_or_its_bytes(source, tmp_path):
     path = saved(Image.fromarray(noise()), tmp_path / "noise.png")
-    assert np.array_equal(pixels(as_given(path)), noise())
+    assert np.array_equal(pixels(source(path)), noise())
 
 
 @pytest.mark.parametrize("name", ["turned.png", "turned.jpg", "turned.webp"])
@@ -64,11 +65,11 @@ def test_exif_rotation_is_applied(name, tmp_path):
     assert np.allclose(upright[18:], 0, atol=12)
 
 
-def test_exif_rotation_of_a_pil_picture_is_applied_to_a_copy():
-    given = Image.fromarray(noise())
-    given.getexif()[0x0112] = 3  # upside down
-    assert np.array_equal(pixels(given), noise()[::-1, ::-1])
-    assert np.array_equal(np.asarray(given), noise())
+def test_exif_rotation_of_a_pil_image_is_applied_to_a_copy():
+    image = Image.fromarray(noise())
+    image.getexif()[0x0112] = 3  # upside down
+    assert np.array_equal(pixels(image), noise()[::-1, ::-1])
+    assert np.array_equal(np.asarray(image), noise())
 
 
 def test_greyscale_becomes_three_equal_bands():
@@ -76,7 +77,7 @@ def test_greyscale_becomes_three_equal_bands():
     assert np.array_equal(pixels(Image.fromarray(grey)), np.stack([grey] * 3, 2))
 
 
-def test_one_bit_pictures_become_black_and_white():
+def test_one_bit_images_become_black_and_white():
     bits = np.array([[True, False], [False, True]])
     assert np.array_equal(pixels(Image.fromarray(bits))[..., 0], bits * 255)
 
@@ -84,26 +85,26 @@ def test_one_bit_pictures_become_black_and_white():
 def test_a_palette_is_looked_up(tmp_path):
     palette = Image.fromarray(np.array([[0, 1, 2]], np.uint8), mode="P")
     palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    found = pixels(saved(palette, tmp_path / "palette.png"))
-    assert found.tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
+    colours = pixels(saved(palette, tmp_path / "palette.png"))
+    assert colours.tolist() == [[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]
 
 
 @pytest.mark.parametrize("name", ["palette.png", "palette.gif"])
-def test_a_transparent_palette_entry_shows_white(name, tmp_path):
+def test_a_transparent_palette_entry_becomes_white(name, tmp_path):
     palette = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
     palette.putpalette([255, 0, 0, 0, 255, 0])
-    found = pixels(saved(palette, tmp_path / name, transparency=0))
-    assert found.tolist() == [[list(WHITE), [0, 255, 0]]]
+    colours = pixels(saved(palette, tmp_path / name, transparency=0))
+    assert colours.tolist() == [[list(WHITE), [0, 255, 0]]]
 
 
 @pytest.mark.parametrize("alpha", [0, 64, 128, 255])
-def test_transparency_is_laid_over_white(alpha):
-    # over white, a band of value v with alpha a shows v·a + 255·(1 − a)
+def test_transparency_is_composited_onto_white(alpha):
+    # on white, a channel of value v with opacity a becomes v·a + 255·(1 − a)
     expected = [round((v * alpha + 255 * (255 - alpha)) / 255) for v in (200, 0, 60)]
     assert pixels(Image.new("RGBA", (1, 1), (200, 0, 60, alpha))).tolist() == [[expected]]
 
 
-def test_grey_transparency_is_laid_over_white():
+def test_grey_transparency_is_composited_onto_white():
     assert pixels(Image.new("LA", (1, 1), (0, 128))).tolist() == [[[127, 127, 127]]]
 
 
@@ -123,7 +124,7 @@ def test_cmyk_is_converted(tmp_path):
     assert np.allclose(pixels(path), RED, atol=3)
 
 
-def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+def test_an_animation_gives_its_first_frame(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue", "lime")]
     path = saved(frames[0], tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     assert pixels(path)[0, 0].tolist() == list(RED)
@@ -142,49 +143,71 @@ def test_of_an_animation_the_first_frame_is_taken(tmp_path):
     ],
     ids=["uint8", "float64", "float16", "grey float", "grey uint8", "RGBA", "float RGBA"],
 )
-def test_arrays_are_pictures(array, expected):
+def test_arrays_are_images(array, expected):
     assert pixels(array).tolist() == [[expected]]
 
 
-def test_the_result_is_the_callers_own():
-    given = Image.new("RGB", (2, 2))
-    open_image(given).putpixel((0, 0), RED)
-    assert given.getpixel((0, 0)) == (0, 0, 0)
+def test_the_result_is_a_copy():
+    image = Image.new("RGB", (2, 2))
+    open_image(image).putpixel((0, 0), RED)
+    assert image.getpixel((0, 0)) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("name", ["missing.png", "no/such/folder.png", "a" * 400 + ".png"])
-def test_a_missing_file_is_named(name, tmp_path):
-    assert complaint(tmp_path / name) == f"there is no file {tmp_path / name}"
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing.png", "No such file"),
+        ("no/such/folder.png", "No such file"),
+        ("a" * 400 + ".png", "name too long"),
+        ("a\0b", "null byte"),
+    ],
+    ids=["file", "folder", "long name", "null byte"],
+)
+def test_a_missing_file_is_named(name, reason, tmp_path):
+    sentence = complaint(tmp_path / name)
+    assert sentence.startswith(f"expected a complete image, got {tmp_path / name} (")
+    assert reason in sentence and "check it or save it again" in sentence
 
 
-def test_a_folder_is_no_picture(tmp_path):
-    assert complaint(tmp_path) == f"{tmp_path} is a folder; name a picture file in it"
+def test_a_folder_is_not_an_image(tmp_path):
+    assert f"got {tmp_path} (Is a directory)" in complaint(tmp_path)
+
+
+def test_another_type_is_refused_by_its_name():
+    assert complaint(3) == "expected a path, bytes, image or array, got int: convert it"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("empty.png", b"", "is empty (zero bytes)"),
-        ("text.png", b"not a picture", "is not a picture that Pillow can read; try PNG or JPEG"),
-        ("bomb.png", png_that_claims(30_000, 30_000), "more than 120 megapixels; scale it down first"),
-        ("large.png", png_that_claims(12_000, 11_000), "more than 120 megapixels; scale it down first"),
-        ("hollow.png", png_that_claims(20, 20), "cannot be read to its end"),
-        ("size.ppm", b"P6\n4\xb7 4\n255\n" + bytes(48), "cannot be read"),
+        ("empty.png", b"", "expected an image file, got FILE: convert it to PNG or JPEG"),
+        ("text.png", b"not an image", "expected an image file, got FILE: convert it to PNG or JPEG"),
+        (
+            "bomb.png",
+            png_that_claims(30_000, 30_000),
+            "at most 120 megapixels, got more in FILE: scale it down",
+        ),
+        (
+            "large.png",
+            png_that_claims(12_000, 11_000),
+            "at most 120 megapixels, got more in FILE: scale it down",
+        ),
+        ("hollow.png", png_that_claims(20, 20), "expected a complete image, got FILE ("),
+        ("size.ppm", b"P6\n4\xb7 4\n255\n" + bytes(48), "expected a complete image, got FILE ("),
     ],
-    ids=["zero bytes", "text", "bomb for Pillow", "over our limit", "no pixels", "broken header"],
+    ids=["zero bytes", "text", "bomb for Pillow", "over the limit", "no pixels", "broken header"],
 )
-def test_a_file_that_cannot_be_used_is_named_with_what_would_be_right(name, content, message, tmp_path):
+def test_an_unusable_file_is_refused_with_the_remedy(name, content, message, tmp_path):
     path = tmp_path / name
     path.write_bytes(content)
     sentence = complaint(path)
-    assert sentence.startswith(str(path))
-    assert message in sentence
-    assert complaint(content) == sentence.replace(str(path), "the file")
+    assert message.replace("FILE", str(path)) in sentence
+    assert complaint(content) == sentence.replace(str(path), f"{len(content)} bytes")
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "tiff", "webp", "bmp"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
-def test_a_file_cut_short_is_refused(kind, share, tmp_path):
+def test_a_truncated_file_is_refused(kind, share, tmp_path):
     buffer = io.BytesIO()
     Image.fromarray(noise(120, 160)).save(buffer, format=kind)
     path = tmp_path / f"cut.{kind}"
@@ -192,7 +215,7 @@ def test_a_file_cut_short_is_refused(kind, share, tmp_path):
     assert str(path) in complaint(path)
 
 
-def test_a_format_that_pillow_knows_only_in_part_is_refused(tmp_path):
+def test_a_format_that_pillow_supports_only_in_part_is_refused(tmp_path):
     path = saved(Image.new("RGB", (4, 4)), tmp_path / "texture.dds")
     content = bytearray(path.read_bytes())
     content[80:84] = bytes(4)  # the flags of a pixel format that does not exist
@@ -203,20 +226,20 @@ def test_a_format_that_pillow_knows_only_in_part_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros(4, np.uint8), "is (H, W), (H, W, 3) or (H, W, 4), not (4,)"),
-        (np.zeros((2, 2, 2), np.uint8), "not (2, 2, 2)"),
-        (np.zeros((3, 8, 8), np.uint8), "not (3, 8, 8)"),
-        (np.zeros((1, 8, 8, 3), np.uint8), "not (1, 8, 8, 3)"),
-        (np.zeros((0, 8, 3), np.uint8), "has at least one pixel; this one is (0, 8, 3)"),
-        (np.full((2, 2), 300, np.int64), "is uint8, or float in [0, 1]; this one is int64 from 300 to 300"),
-        (np.full((2, 2), 1.5), "this one is float64 from 1.5 to 1.5"),
-        (np.full((2, 2), -0.5), "this one is float64 from -0.5 to -0.5"),
-        (np.array([[0.5, np.nan]]), "this one is float64 from nan to nan"),
-        (np.array([[0.5, np.inf]]), "this one is float64 from 0.5 to inf"),
-        (np.array([["a", "b"]]), "is uint8, or float in [0, 1]"),
+        (np.zeros(4, np.uint8), "expected (H, W), (H, W, 3) or (H, W, 4), got (4,): move the channels last"),
+        (np.zeros((2, 2, 2), np.uint8), "got (2, 2, 2)"),
+        (np.zeros((3, 8, 8), np.uint8), "got (3, 8, 8)"),
+        (np.zeros((1, 8, 8, 3), np.uint8), "got (1, 8, 8, 3)"),
+        (np.zeros((0, 8, 3), np.uint8), "got (0, 8, 3)"),
+        (np.full((2, 2), 300, np.int64), "expected uint8 or floats in [0, 1], got int64 from 300 to 300"),
+        (np.full((2, 2), 1.5), "got float64 from 1.5 to 1.5"),
+        (np.full((2, 2), -0.5), "got float64 from -0.5 to -0.5"),
+        (np.array([[0.5, np.nan]]), "got float64 from nan to nan"),
+        (np.array([[0.5, np.inf]]), "got float64 from 0.5 to inf"),
+        (np.array([["a", "b"]]), "expected uint8 or floats in [0, 1], got <U1"),
     ],
 )
-def test_an_array_that_is_no_picture_is_refused(array, message):
+def test_an_array_that_is_not_an_image_is_refused(array, message):
     assert message in complaint(array)
 
 
@@ -226,5 +249,5 @@ def test_a_file_of_floating_point_numbers_is_read_like_an_array_of_them(tmp_path
     path = saved(Image.fromarray(values), tmp_path / "float.tiff")
     assert np.array_equal(pixels(Image.open(path) if opened else path), pixels(values))
     path = saved(Image.fromarray(values * 1000), tmp_path / "large.tiff")
-    with pytest.raises(ValueError, match=r"float in \[0, 1\]; this one is float32 from 0.0 to 1000.0"):
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\], got float32 from 0.0 to 1000.0"):
         open_image(Image.open(path) if opened else path)

@@ -1,4 +1,4 @@
-"""The same seed, the same pictures, maps and tables; the same sources, the same pages."""
+"""The same seed gives the same images, maps and tables; the same sources give the same pages."""
 
 import hashlib
 import os
@@ -15,33 +15,30 @@ import yaml
 import gmcam
 
 ROOT = Path(__file__).parents[1]
-RUN = """
+COMPUTE = """
 import sys
 import numpy as np, torch
 import gmcam
-from gmcam import evaluate as evaluation
-from gmcam import lab as images
+from gmcam import datasets, evaluate
 
 threads, out = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(threads)
-found = {}
+arrays = {}
 scene = gmcam.lab.scene("cat", "cup", seed=3)
-found["scene"] = np.asarray(scene.image)
-found["masks"] = scene.masks
+arrays["scene"] = np.asarray(scene.image)
+arrays["masks"] = scene.masks
 network = gmcam.load("collage-resnet")
 for name, method in gmcam.METHODS.items():
     seed = {"seed": 5} if "seed" in method.options else {}
     result = gmcam.explain(network, scene.image, ["cat", "cup"], method=name, **seed)
-    found["map " + name] = result.raw.numpy()
+    arrays["map " + name] = result.raw.numpy()
+choices = evaluate.Choices(methods=("grad_cam", "gmcam"), steps=2)
+run = evaluate.evaluate(network, datasets.open_dataset("collage", limit=4), choices, out + "-run")
+arrays["table"] = evaluate.summary(run)[["value", "low", "high", "count"]].to_numpy(float)
+np.savez(out, **arrays)
 """
-TABLE = """
-choices = evaluation.Choices(methods=("grad_cam", "gmcam"), pixels=0)
-run = evaluation.evaluate(network, images.open_dataset("collage", limit=4), choices, out + "-run")
-found["table"] = evaluation.summary(run)[["value", "low", "high", "count"]].to_numpy(float)
-"""
-SAVE = "np.savez(out, **found)"
-# What may differ between two builds of the same pages, and why.
-NAMED = {
+# What may differ between two builds of the same pages.
+VARIABLE = {
     "ids that Jupyter gives widgets": r"[0-9a-f]{32}",
     "ids that Jupyter gives outputs": r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",
     "milliseconds that a cell has measured": r"\d+ ms",
@@ -51,7 +48,7 @@ NAMED = {
 
 def computed(folder, name, threads):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-c", RUN + TABLE + SAVE, str(threads), str(folder / name)]
+    command = [sys.executable, "-c", COMPUTE, str(threads), str(folder / name)]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     with np.load(folder / f"{name}.npz") as arrays:
         return dict(arrays)
@@ -72,11 +69,13 @@ def test_the_same_seed_gives_the_same_bits(once, tmp_path):
 
 @pytest.mark.slow
 def test_more_threads_change_no_more_than_rounding(once, tmp_path):
-    """Within 1e-5 of each array's largest value."""
-    other = computed(tmp_path, "other", 2)
-    assert np.array_equal(once["scene"], other["scene"]) and np.array_equal(once["masks"], other["masks"])
+    """Differences are at most 1e-5 of each array's largest value."""
+    threaded = computed(tmp_path, "threaded", 2)
+    assert np.array_equal(once["scene"], threaded["scene"]) and np.array_equal(
+        once["masks"], threaded["masks"]
+    )
     off = {
-        name: np.abs(other[name] - once[name]).max() / np.abs(once[name]).max()
+        name: np.abs(threaded[name] - once[name]).max() / np.abs(once[name]).max()
         for name in once
         if name not in ("scene", "masks")
     }
@@ -111,14 +110,14 @@ def build(source, out):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     files = sorted(path for path in (out / "_build" / "html").rglob("*") if path.is_file())
-    return {str(path.relative_to(out)): without_named(path) for path in files}
+    return {str(path.relative_to(out)): without_variable(path) for path in files}
 
 
-def without_named(path):
+def without_variable(path):
     if path.suffix not in (".html", ".js"):
         return hashlib.sha256(path.read_bytes()).hexdigest()
     text = path.read_text("utf-8")
-    for pattern in NAMED.values():
+    for pattern in VARIABLE.values():
         text = re.sub(pattern, "", text)
     return text
 
