@@ -1,7 +1,4 @@
-"""The methods that repeat a pass on changed inputs and add up: CAMERAS over sizes of the picture,
-Integrated Grad-CAM on the way from an empty input to the picture."""
-
-from __future__ import annotations
+"""Methods that repeat the pass on changed inputs and average: CAMERAS and Integrated Grad-CAM."""
 
 import torch
 from torch import Tensor
@@ -9,81 +6,64 @@ from torch.nn import functional as F
 
 from gmcam import equations
 from gmcam.chunks import in_chunks, is_out_of_memory
-from gmcam.registry import Query, method, with_progress
+from gmcam.registry import Query, method, require_counts, with_progress
 
 
 @method("cameras", title="CAMERAS", source="Jalwana et al., CVPR 2021")
 def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
-    """ReLU(Σ_k mean(up(M_k)) ⊙ mean(up(C_k))), means over sizes of the picture, up to its first size.
+    """ReLU(Σ_k mean(up(M_k)) ⊙ mean(up(C_k))), means over input sizes, at the first size's resolution.
 
-    The picture is enlarged (bicubic) to 224, 324, … 924 pixels, or the same factors of another first
-    size; maps and gradient maps are brought (bilinear) to the first. As in the authors' code, where
-    no target is given the sizes whose top class differs from the first size's are left out. A map
-    without a positive value, NaN in the original, is zero. ``chunk_size``: channels enlarged at a
-    time. Beside them the maps and gradient maps of all sizes are held, at the layer's own resolution:
-    of eight sizes 61 times the cells of the first. (To show the network the last size takes 17 times the
-    memory of showing it the first.)
+    The image is enlarged (bicubic) to 224, 324, … 924 pixels, or by these factors; maps bilinearly. Without a
+    target, sizes of another top class than the first's are skipped, as in the authors' code. A map without
+    positive values is zero (NaN there). ``chunk_size``: channels up-sampled at a time; all maps are kept, for
+    eight sizes 61 times the memory of the first. Raises ``ValueError`` for a network of fixed input size.
     """
-    height, width = query.size
-    found = []
+    require_counts(sizes=sizes, chunk_size=chunk_size)
+    target, counted, maps, gradients = query.captured.target, [], [], []
+    top = target if query.target is None and isinstance(target, Tensor) else None
     for number in with_progress(range(sizes), "CAMERAS"):
-        factor = 1 + number * 100 / 224
-        size = (round(height * factor), round(width * factor))
-        enlarged = F.interpolate(query.inputs, size, mode="bicubic", align_corners=False)
+        size = [round(side * (1 + number * 100 / 224)) for side in query.size]
         try:
-            captured = query.again(enlarged, query.captured.target)
+            captured = query.again(F.interpolate(query.inputs, size, mode="bicubic"), target)
         except (RuntimeError, AssertionError) as error:
             if number == 0 or is_out_of_memory(error):
                 raise
-            raise ValueError(
-                f"cameras shows the network larger pictures; {query.network.name} does not take "
-                f"{size[0]} x {size[1]} ({error}): use a method of one size"
-            ) from error
-        counts = torch.ones(len(query.M), dtype=torch.bool, device=query.M.device)
-        if query.targets is None and isinstance(query.captured.target, Tensor):
-            counts = captured.logits.argmax(1) == query.captured.target
-        pair = (captured.maps[query.layer], captured.gradients[query.layer])
-        found.append((counts[:, None, None, None], [query.network.as_maps(part) for part in pair]))
+            fault = f"expected a network that accepts larger images, got {query.network.name}, which fails at"
+            fault += f" {size[0]} x {size[1]} ({error}): use a method of one input size"
+            raise ValueError(fault) from error
+        counts = query.M.new_ones(1) if top is None else captured.logits.argmax(1) == top
+        counted.append(counts[:, None, None, None])
+        maps.append(query.network.as_maps(captured.maps[query.layer]))
+        gradients.append(query.network.as_maps(captured.gradients[query.layer]))
 
-    def mean(part: int, channels: Tensor) -> Tensor:
-        total = query.M.new_zeros(1)
-        for counts, pair in found:
-            maps = pair[part][:, channels].to(query.M.dtype)
-            up = F.interpolate(maps, query.size, mode="bilinear", align_corners=False)
-            total = total + up * counts
-        return total / sum(counts for counts, _ in found)
+    def mean(stacks: list[Tensor], channels: Tensor) -> Tensor:
+        dtype, start = query.M.dtype, query.M.new_zeros(1)
+        ups = (F.interpolate(stack[:, channels].to(dtype), query.size, mode="bilinear") for stack in stacks)
+        return sum((counts * up for counts, up in zip(counted, ups, strict=True)), start) / sum(counted)
 
-    def products(channels: Tensor) -> Tensor:
-        return (mean(0, channels) * mean(1, channels)).sum(1)
-
-    raw = query.M.new_zeros(len(query.M), *query.size)
-    for _, added in in_chunks(products, torch.arange(query.M.shape[1]), chunk_size):
-        raw += added
-    return raw.relu()
+    channels = torch.arange(query.M.shape[1])
+    chunks = in_chunks(lambda part: (mean(maps, part) * mean(gradients, part)).sum(1), channels, chunk_size)
+    return sum((raw for _, raw in chunks), query.M.new_zeros(1)).relu()
 
 
 @method("integrated_grad_cam", title="Integrated Grad-CAM", source="Sattarzadeh et al., ICASSP 2021")
 def integrated_grad_cam(query: Query, steps: int = 50, chunk_size: int = 8) -> Tensor:
-    """Σ_s ReLU(Σ_k λ_k(s x) M_k(s x)), with s = 0, 1/50, … 49/50: Grad-CAM on the way from zero.
+    """Σ_s ReLU(Σ_k λ_k(s x) M_k(s x)), with s = 0, 1/50, … 49/50: Grad-CAM along the path from zero.
 
-    As in the authors' code: a sum of ``steps`` left points, each rectified; the baseline is the zero
-    tensor at the network's input (where that is normalised, the mean colour: a grey), and the maps are
-    weighted themselves, not their difference from the baseline's. ``chunk_size``: pictures
-    at a time.
+    As in the authors' code, λ weights the maps, not their difference from those of the baseline, the zero
+    tensor. ``steps``: left points, each rectified. ``chunk_size``: images per pass.
     """
+    require_counts(steps=steps, chunk_size=chunk_size)
     raw = torch.zeros_like(query.M[:, 0])
 
-    def on_the_way(points: Tensor) -> Tensor:
+    def grad_cam_at(points: Tensor) -> Tensor:
         inputs, target = query.rows(points // steps)
-        share = (points % steps).to(raw.dtype) / steps
-        captured = query.again(inputs * share[:, None, None, None].to(inputs.dtype), target)
-        maps, gradients = (
-            query.network.as_maps(found[query.layer]).to(raw.dtype)
-            for found in (captured.maps, captured.gradients)
-        )
-        return equations.grad_cam(maps, gradients)
+        scale = (points % steps)[:, None, None, None].to(raw.dtype) / steps
+        captured = query.again(inputs * scale.to(inputs.dtype), target)
+        kinds = (captured.maps, captured.gradients)
+        return equations.grad_cam(*(query.network.as_maps(kind[query.layer]).to(raw.dtype) for kind in kinds))
 
-    points = torch.arange(len(raw) * steps, device=raw.device)  # the steps of the first map, of the second, …
-    for chunk, found in in_chunks(on_the_way, points, chunk_size, "Integrated Grad-CAM"):
-        raw.index_add_(0, chunk // steps, found)
+    points = torch.arange(len(raw) * steps, device=raw.device)  # all steps of the first map, then the second
+    for chunk, maps in in_chunks(grad_cam_at, points, chunk_size, "Integrated Grad-CAM"):
+        raw.index_add_(0, chunk // steps, maps)
     return raw

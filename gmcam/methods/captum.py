@@ -1,269 +1,126 @@
-"""Captum's attributions under the names ``captum.…``: Captum computes, this file gives it the target,
-the baseline and the sign.
+"""Captum's attributions as methods ``captum.…``, summed over channels. Baselines are zero tensors."""
 
-Captum's attributions are signed and, at the input, one per colour. Here they are summed over channels
-and rectified: what is left is where the colours together speak for the class. (``saliency`` is an
-absolute value: where the score reacts at all, for or against.) Baselines are the zero tensor at the
-network's input.
-"""
-
-from __future__ import annotations
-
+import re
 import warnings
+from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from gmcam.capture import find_layer, forward, left_as_found
+from gmcam._extras import require
+from gmcam._hooks import find_layer, forward, left_as_found
 from gmcam.chunks import halving, in_chunks
 from gmcam.methods.canonical import ACTIVATIONS, canonical
-from gmcam.registry import Query, method, no_layer, with_progress
+from gmcam.registry import METHODS, Compute, Query, method, no_layer, require_counts, with_progress
+
+_CAPTUM = "Kokhlikyan et al., arXiv:2009.07896, 2020"
+_CHUNKS = {"IntegratedGradients": "internal_batch_size", "Occlusion": "perturbations_per_eval"}
+Rules = tuple[type[nn.Module], ...]
 
 
-class _Scores(nn.Module):
-    """Captum asks a network for one number per picture: the target function after the network."""
+def _path(query: Query, steps: int = 50, chunk_size: int = 8) -> dict[str, Any]:
+    """Σ_c x_c ⊙ ∫ ∂Y/∂x_c(s x) ds, with s from 0 to 1; signed.
 
-    def __init__(self, network: nn.Module, target: Any) -> None:
-        super().__init__()
-        self.network = network
-        self.target = target
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        scores: Tensor = self.target(forward(self.network, inputs))
-        return scores
-
-
-class Ceiling(nn.Module):
-    """ReLU6(x) = y − ReLU(y − 6) with y = ReLU(x): Captum has rules for these, and none for ReLU6.
-
-    The second rectifier goes by the name of a leaky one without a leak. DeepLIFT has the same rule for
-    both, and the two steps together have the multiplier of ReLU6, Δoutput/Δinput. Guided
-    backpropagation takes it for no rectifier: above 6 the gradient is zero, not the positive part of
-    a difference.
+    A Gauss–Legendre sum of ``steps`` terms. ``chunk_size``: images per pass.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.floor, self.above = nn.ReLU(), nn.LeakyReLU(0.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.floor(x)
-        over: Tensor = self.above(y - 6)
-        return y - over
+    require_counts(steps=steps, chunk_size=chunk_size)
+    return {"n_steps": steps, "internal_batch_size": chunk_size}
 
 
-def _attribute(
-    query: Query,
-    algorithm: Any,
-    *layer: str,
-    chunk_size: int = 8,
-    chunks_within: str = "",
-    rules: tuple[type[nn.Module], ...] = (),
-    **arguments: Any,
-) -> Tensor:
-    """ReLU(Σ_channels of what ``algorithm`` attributes), (T, h, w), ``chunk_size`` maps at a time.
+def _squares(query: Query, share: int = 7, chunk_size: int = 16) -> dict[str, Any]:
+    """Σ_squares (Y(x) − Y(x without it)) / number of squares, over the squares at a pixel; signed.
 
-    ``chunks_within``: the argument by which the algorithm itself takes the size of chunks, for each map.
-    ``rules``: the activations that the algorithm has a rule for; it runs on the network rewritten with a
-    module for every step. Raises ``ValueError`` for a network with another one.
+    A square, 1/``share`` of the image's height and width, is set to zero and moves by half its side.
+    ``chunk_size``: occluded images per pass.
     """
-    module = query.network.module
-    found = []
+    require_counts(share=share, chunk_size=chunk_size)
+    channels, *sides = query.inputs.shape[1:]
+    window = (channels, *(max(1, side // share) for side in sides))
+    strides = (channels, *(max(1, side // 2) for side in window[1:]))
+    return {"sliding_window_shapes": window, "strides": strides, "perturbations_per_eval": chunk_size}
+
+
+def _method(name: str, source: str, **fields: Any) -> Callable[[Compute], Compute]:
+    path = "captum." + re.sub("(?<=.)(?=[A-Z])", "_", name).lower()
+    return method(path, title=f"Captum: {name}", source=source, gradients=False, **fields)
+
+
+def _register(name: str, source: str, formula: str = "", rules: Rules = (), arguments: Any = None) -> None:
+    # rules: the activations with a rule, where Captum's class needs a network with a module for every step
+    arguments = arguments or (lambda query: {})
+    compute = partial(_attribute, name, rules, arguments)
+    compute.__doc__ = formula or arguments.__doc__
+    vars(compute)["__signature__"] = signature(arguments).replace(return_annotation=Tensor)
+    at_layer = name.startswith("Layer")
+    shape = {"keeps": None if at_layer else no_layer, "convolutional": at_layer or bool(rules)}
+    _method(name, source, signed=name != "Saliency", **shape)(compute)
+
+
+def _attribute(name: str, rules: Rules, arguments_of: Any, query: Query, **options: Any) -> Tensor:
+    algorithm, module = getattr(require("captum.attr", "captum"), name), query.network.module
+    arguments = arguments_of(query, **options)
 
     def attribute(indices: Tensor, size: int = 0) -> Tensor:
         inputs, target = query.rows(indices)
-        named = isinstance(target, Tensor)
-        explained = algorithm(_Scores(network, torch.clone if named else target), *parts)
-        more = arguments | ({chunks_within: size} if size else {})
-        computed: Tensor = explained.attribute(inputs.clone(), target=target if named else None, **more)
-        return computed.detach().sum(1).relu()
+        chunks = {_CHUNKS[name]: size} if size else {}
+        index, scores = (None, target) if callable(target) else (target, nn.Identity())
+        scored = nn.Sequential(network)  # because Captum expects a module
+        vars(scored)["forward"] = lambda inputs: scores(forward(network, inputs))
+        explained = algorithm(scored, *layer)
+        maps: Tensor = explained.attribute(inputs, target=index, **arguments | chunks).detach()
+        return maps.mean(1) if name == "Occlusion" else maps.sum(1)  # a square's effect, for every colour
 
     with warnings.catch_warnings(), left_as_found(module), torch.inference_mode(False), torch.enable_grad():
-        # Captum announces its hooks. No other warnings: a thread that reads pictures may keep the filter.
-        warnings.filterwarnings("ignore", module=r"captum\b")
-        network = ruled(module, query.inputs[:1], algorithm, rules) if rules else module
-        parts = [find_layer(module, path) for path in layer]
+        warnings.filterwarnings("ignore", module=r"captum\b")  # it announces its hooks
+        network = with_rules(module, query.inputs[:1], name, rules) if rules else module
+        layer = [find_layer(module, query.layer)[1]] if name.startswith("Layer") else []
         rows = torch.arange(len(query.captured.scores))
-        if not chunks_within:
-            return torch.cat([maps for _, maps in in_chunks(attribute, rows, chunk_size, algorithm.__name__)])
-        for row in with_progress(torch.split(rows, 1), algorithm.__name__):
-            maps, chunk_size = halving(partial(attribute, row), chunk_size)
-            found.append(maps)
-    return torch.cat(found)
+        if name not in _CHUNKS:
+            return torch.cat([maps for _, maps in in_chunks(attribute, rows, 8, name)])
+        raw, size = [], arguments[_CHUNKS[name]]
+        for row in with_progress(rows[:, None], name):
+            maps, size = halving(partial(attribute, row), size)
+            raw.append(maps)
+        return torch.cat(raw)
 
 
-def ruled(module: nn.Module, like: Tensor, algorithm: Any, rules: tuple[type[nn.Module], ...]) -> nn.Module:
-    """The network with a module for every step, each activation one of ``rules``."""
-    network = canonical(module, like=like)
-    for name, part in list(network.named_children()):
-        if isinstance(part, nn.ReLU6):
-            setattr(network, name, Ceiling())
+def with_rules(module: nn.Module, example: Tensor, name: str, rules: Rules) -> nn.Module:
+    """``module`` with a module for every step; ``ValueError`` for activations other than ``rules``."""
+    network = canonical(module, example=example)
+    for path, part in list(network.named_children()):
+        if isinstance(part, nn.ReLU6):  # Captum finds rules by type, and that for nn.ReLU holds here
+            rectifier = nn.ReLU()
+            vars(rectifier)["forward"] = F.relu6
+            setattr(network, path, rectifier)
         elif isinstance(part, ACTIVATIONS) and not isinstance(part, rules):
-            raise ValueError(
-                f"Captum's {algorithm.__name__} has no rule for {type(part).__name__}: "
-                "use captum.integrated_gradients, which needs none"
-            )
+            fault = f"expected activations that Captum's {name} has a rule for, got {type(part).__name__}"
+            raise ValueError(f"{fault}: use captum.integrated_gradients, which needs none")
     return network
 
 
-@method(
-    "captum.layer_grad_cam",
-    title="Captum: LayerGradCam",
-    source="Kokhlikyan et al., arXiv:2009.07896, 2020",
-    gradients=False,
-    convolutional=True,
-)
-def layer_grad_cam(query: Query) -> Tensor:
-    """ReLU(Σ_k λ_k M_k): Grad-CAM. Captum's own is not rectified, and enlarges to the nearest cell."""
-    from captum.attr import LayerGradCam
+_register("LayerGradCam", _CAPTUM, "Σ_k λ_k M_k, Grad-CAM without its rectifier; signed.")
+_register("LayerGradientXActivation", _CAPTUM, "Σ_k C_k ⊙ M_k, HiResCAM; signed.")
+_register("Saliency", "Simonyan et al., ICLR Workshops 2014", "Σ_c |∂Y/∂x_c|, an absolute value.")
+_register("InputXGradient", "Shrikumar et al., arXiv:1605.01713, 2016", "Σ_c x_c ⊙ ∂Y/∂x_c; signed.")
+_register("IntegratedGradients", "Sundararajan et al., ICML 2017", arguments=_path)
+_GUIDED = """Σ_c g_c, with g the gradient of which each rectifier passes on the positive part; signed.
 
-    return _attribute(query, LayerGradCam, query.layer)
+A ReLU6 passes it on where its output is between 0 and 6; other activations raise ``ValueError``."""
+_register("GuidedBackprop", "Springenberg et al., ICLR Workshops 2015", _GUIDED, (nn.ReLU,))
+_register("Occlusion", "Zeiler and Fergus, ECCV 2014", arguments=_squares)
+_DEEP_LIFT = """Σ_c (x_c − 0) ⊙ m_c, with m DeepLIFT's multipliers (rescale rule); signed.
 
-
-@method(
-    "captum.layer_gradient_x_activation",
-    title="Captum: LayerGradientXActivation",
-    source="Kokhlikyan et al., arXiv:2009.07896, 2020",
-    gradients=False,
-    convolutional=True,
-)
-def layer_gradient_x_activation(query: Query) -> Tensor:
-    """ReLU(Σ_k C_k ⊙ M_k): rectified HiResCAM, which is the guidance map."""
-    from captum.attr import LayerGradientXActivation
-
-    return _attribute(query, LayerGradientXActivation, query.layer)
+The sum is the difference from the zero input's score, except for losses in Captum's rule for max pooling.
+Activations other than ReLU, ReLU6, LeakyReLU and ELU raise ``ValueError``."""
+_register("DeepLift", "Shrikumar et al., ICML 2017", _DEEP_LIFT, (nn.ReLU, nn.LeakyReLU, nn.ELU))
 
 
-@method(
-    "captum.saliency",
-    title="Captum: Saliency",
-    source="Simonyan et al., ICLR Workshops 2014",
-    keeps=no_layer,
-    gradients=False,
-)
-def saliency(query: Query) -> Tensor:
-    """Σ_c |∂Y/∂x_c|: how strongly the score reacts to a pixel, for or against."""
-    from captum.attr import Saliency
-
-    return _attribute(query, Saliency)
-
-
-@method(
-    "captum.input_x_gradient",
-    title="Captum: InputXGradient",
-    source="Shrikumar et al., arXiv:1605.01713, 2016",
-    keeps=no_layer,
-    gradients=False,
-)
-def input_x_gradient(query: Query) -> Tensor:
-    """ReLU(Σ_c x_c ⊙ ∂Y/∂x_c)."""
-    from captum.attr import InputXGradient
-
-    return _attribute(query, InputXGradient)
-
-
-@method(
-    "captum.integrated_gradients",
-    title="Captum: IntegratedGradients",
-    source="Sundararajan et al., ICML 2017",
-    keeps=no_layer,
-    gradients=False,
-)
-def integrated_gradients(query: Query, steps: int = 50, chunk_size: int = 8) -> Tensor:
-    """ReLU(Σ_c x_c ⊙ ∫ ∂Y/∂x_c(s x) ds), with s from 0 to 1.
-
-    The integral is a Gauss–Legendre sum of ``steps`` terms. ``chunk_size``: pictures at a time.
-    """
-    from captum.attr import IntegratedGradients
-
-    return _attribute(
-        query, IntegratedGradients, chunk_size=chunk_size, chunks_within="internal_batch_size", n_steps=steps
-    )
-
-
-@method(
-    "captum.guided_backprop",
-    title="Captum: GuidedBackprop",
-    source="Springenberg et al., ICLR Workshops 2015",
-    keeps=no_layer,
-    gradients=False,
-    convolutional=True,
-)
-def guided_backprop(query: Query) -> Tensor:
-    """ReLU(Σ_c g_c), with g the gradient of the score that each rectifier lets pass where it is positive.
-
-    A ReLU6 lets it pass where it is positive and the output is between 0 and 6.
-    """
-    from captum.attr import GuidedBackprop
-
-    return _attribute(query, GuidedBackprop, rules=(nn.ReLU,))
-
-
-@method(
-    "captum.guided_grad_cam",
-    title="Captum: GuidedGradCam",
-    source="Selvaraju et al., ICCV 2017",
-    gradients=False,
-    convolutional=True,
-)
+@_method("GuidedGradCam", "Selvaraju et al., ICCV 2017", convolutional=True, signed=True)
 def guided_grad_cam(query: Query) -> Tensor:
-    """ReLU(Σ_c g_c) ⊙ nearest(Grad-CAM), both by Captum, as its GuidedGradCam multiplies them.
-
-    Captum's own class wants the layer and the rectifiers in one network; here guided backpropagation
-    runs on the rewritten one, so that shared rectifiers are no obstacle.
-    """
-    from captum.attr import LayerAttribution
-
-    coarse = layer_grad_cam(query).unsqueeze(1)
-    cam: Tensor = LayerAttribution.interpolate(coarse, query.size)
-    return guided_backprop(query) * cam.squeeze(1)
-
-
-@method(
-    "captum.occlusion",
-    title="Captum: Occlusion",
-    source="Zeiler and Fergus, ECCV 2014",
-    keeps=no_layer,
-    gradients=False,
-)
-def occlusion(query: Query, share: int = 7, chunk_size: int = 16) -> Tensor:
-    """ReLU(Σ_squares (Y(x) − Y(x without it)) / number of squares), over the squares that cover a pixel.
-
-    A square is 1/``share`` of the picture's height and width and moves by half its side; it covers
-    with zeros. ``chunk_size``: covered pictures at a time.
-    """
-    from captum.attr import Occlusion
-
-    channels = query.inputs.shape[1]  # a square covers all colours, and Captum credits each with the loss
-    window = (channels, *(max(1, side // share) for side in query.size))
-    strides = (channels, *(max(1, side // 2) for side in window[1:]))
-    total = _attribute(
-        query,
-        Occlusion,
-        chunk_size=chunk_size,
-        chunks_within="perturbations_per_eval",
-        sliding_window_shapes=window,
-        strides=strides,
-    )
-    return total / channels
-
-
-@method(
-    "captum.deep_lift",
-    title="Captum: DeepLift",
-    source="Shrikumar et al., ICML 2017",
-    keeps=no_layer,
-    gradients=False,
-    convolutional=True,
-)
-def deep_lift(query: Query) -> Tensor:
-    """ReLU(Σ_c (x_c − 0) ⊙ m_c), with m DeepLIFT's multipliers (rescale rule).
-
-    The products add up to the difference from the score of the zero input, but for Captum's rule for
-    max pooling, which may lose some of it.
-    """
-    from captum.attr import DeepLift
-
-    return _attribute(query, DeepLift, rules=(nn.ReLU, nn.LeakyReLU, nn.ELU))
+    """Σ_c g_c ⊙ nearest(ReLU(Σ_k λ_k M_k)), with g and the errors of ``captum.guided_backprop``; signed."""
+    grad_cam = METHODS["captum.layer_grad_cam"].compute(query).relu().unsqueeze(1)
+    return METHODS["captum.guided_backprop"].compute(query) * F.interpolate(grad_cam, query.size).squeeze(1)

@@ -1,95 +1,92 @@
-"""The methods that weigh a channel by what it does to the score when the network runs again: Score-CAM
-shows the picture through the channel, Ablation-CAM takes the channel away. No gradient is needed."""
-
-from __future__ import annotations
+"""Methods that weight a channel by its effect on the score: Score-CAM and Ablation-CAM."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gmcam import equations
-from gmcam.capture import forward, rerun, without_gradients
+from gmcam._hooks import find_layer, forward, hooked, replace_tensor, tensors_in, without_gradients
 from gmcam.chunks import in_chunks
-from gmcam.postprocess import normalise, upsample
-from gmcam.registry import Query, method
+from gmcam.outputs import probabilities
+from gmcam.postprocess import min_max, upsample
+from gmcam.registry import Query, method, require_counts
+
+_DESAI = "Desai and Ramaswamy, WACV 2020"
 
 
 @method("score_cam", title="Score-CAM", source="Wang et al., CVPR Workshops 2020", gradients=False)
 def score_cam(query: Query, chunk_size: int = 16) -> Tensor:
     """ReLU(Σ_k w_k up(M_k)), with w_k = softmax(Y(x ⊙ up(M_k) scaled to [0, 1])) of the class.
 
-    As in the authors' code: the plain probability, with no baseline subtracted and no softmax over
-    channels, as the paper has it; the map is summed at the picture's size. A channel of zeros adds
-    nothing, whatever its weight, and is not run. Of a channel that is flat but not zero the mask is zero:
-    all such channels see the same empty picture, which runs once for all of them. (The authors' code
-    leaves them out. Each adds the same number to every cell, which is gone after min–max, unless the
-    rectifier cuts elsewhere for it, as it can on maps that were not rectified.) Where the target is
-    a function, its value takes the probability's place. ``chunk_size``: masked pictures at a time.
+    As in the authors' code, without the paper's baseline and softmax over channels, summed at the image's
+    size. Channels of zeros are skipped; other constant channels (skipped there, which can move the cut at 0)
+    share a mask of zeros. A target function's value replaces w. ``chunk_size``: masked images per pass.
     """
-    M, module = query.M, query.network.module
+    require_counts(chunk_size=chunk_size)
+    M, module, by_class = query.M, query.network.module, isinstance(query.captured.target, Tensor)
     low, high = M.flatten(2).aminmax(dim=2)
-    flat = (low == high) & (high != 0)
-    first = flat & (flat.cumsum(1) == 1)
+    constant = (low == high) & (high != 0)
+    first = constant & (constant.cumsum(1) == 1)
 
-    def probabilities(picture: int, channels: Tensor) -> Tensor:
-        masks, _ = normalise(upsample(M[picture, channels], query.size))
-        masked = query.inputs[picture] * masks.unsqueeze(1).to(query.inputs.dtype)
-        logits = forward(module, masked)
-        if isinstance(query.captured.target, Tensor):
-            logits = logits.to(M.dtype).softmax(1)
-        return query.scores(logits, picture)
+    def scores(image: int, channels: Tensor) -> Tensor:
+        masks, _ = min_max(upsample(M[image, channels], query.size))
+        output = forward(module, query.inputs[image] * masks.unsqueeze(1).to(query.inputs.dtype))
+        return query.scores(probabilities(output) if by_class else output, image)
 
     with without_gradients(module):
-        weights = _channel_scores(query, (low < high) | first, chunk_size, probabilities, "Score-CAM")
-    weights = torch.where(flat, (weights * first).sum(1, keepdim=True), weights)
+        weights = _weights(query, (low < high) | first, scores, chunk_size, "Score-CAM")
+    weights = torch.where(constant, (weights * first).sum(1, keepdim=True), weights)
     return upsample(equations.class_map(M, weights), query.size).relu()
 
 
-@method(
-    "ablation_cam",
-    title="Ablation-CAM",
-    source="Desai and Ramaswamy, WACV 2020",
-    gradients=False,
-    convolutional=True,
-)
+@method("ablation_cam", title="Ablation-CAM", source=_DESAI, gradients=False, convolutional=True)
 def ablation_cam(query: Query, chunk_size: int = 32) -> Tensor:
     """ReLU(Σ_k w_k M_k), with w_k = Y − Y_k and Y_k the logit when channel k is set to zero.
 
-    The paper divides w_k by Y, a common factor that would only turn the map over where Y is negative.
-    A channel that is zero already changes nothing and is not run. ``chunk_size``: channels at a time;
-    what lies before the layer runs once for each chunk where the network allows it.
+    The paper also divides by Y, which only inverts the map where Y is negative. ``chunk_size``: channels per
+    pass; channels of zeros are skipped.
     """
-    M, maps = query.M, query.captured.maps[query.layer]
+    require_counts(chunk_size=chunk_size)
+    maps = query.captured.maps[query.layer]
 
-    def losses(picture: int, channels: Tensor) -> Tensor:
-        without = maps[picture].repeat(len(channels), 1, 1, 1)
-        without[torch.arange(len(channels)), channels] = 0
-        inputs = query.inputs[picture : picture + 1]
-        left = query.scores(rerun(query.network.module, inputs, query.layer, without), picture)
-        whole = query.captured.scores
-        return (whole if len(query.inputs) == 1 else whole[picture : picture + 1]) - left
+    def drops(image: int, channels: Tensor) -> Tensor:
+        ablated = maps[image].repeat(len(channels), 1, 1, 1)
+        ablated[torch.arange(len(channels)), channels] = 0
+        output = rerun(query.network.module, query.inputs[image : image + 1], query.layer, ablated)
+        rows = slice(None) if len(query.inputs) == 1 else slice(image, image + 1)
+        return query.captured.scores[rows] - query.scores(output, image)
 
-    weights = _channel_scores(query, maps.abs().amax((2, 3)) > 0, chunk_size, losses, "Ablation-CAM")
-    return equations.class_map(M, weights).relu()
+    weights = _weights(query, maps.abs().amax((2, 3)) > 0, drops, chunk_size, "Ablation-CAM")
+    return equations.class_map(query.M, weights).relu()
 
 
-def _channel_scores(
-    query: Query,
-    channels: Tensor,
-    chunk_size: int,
-    run: Callable[[int, Tensor], Tensor],
-    what: str,
-) -> Tensor:
-    """(T, K): for the ``channels`` (T, K) bool of each picture, what ``run(picture, indices)`` gives,
-    (indices, targets of the picture); zero for the others."""
-    M, pictures = query.M, len(query.inputs)
-    wanted = channels[:pictures].nonzero()  # a picture and a channel in each row
-    by_picture = torch.split(wanted, channels[:pictures].sum(1).tolist())
-    weights = M.new_zeros(M.shape[:2])
-    for chunk, found in in_chunks(
-        lambda rows: run(int(rows[0, 0]), rows[:, 1]), by_picture, chunk_size, what
-    ):
-        rows = slice(None) if pictures == 1 else chunk[:1, 0]
-        weights[rows, chunk[:, 1]] = found.T.to(M.dtype)
+def rerun(module: nn.Module, inputs: Tensor, layer: str, maps: Tensor) -> Tensor:
+    """The network's output (B, …) for one image (1, C, H, W) when ``layer`` outputs ``maps`` (B, …).
+
+    Modules before the layer run on one image where the network allows it; otherwise the image is repeated.
+    """
+
+    def replace(output: Any, in_place: bool) -> Any:
+        tensor = tensors_in(output)[0]
+        # In-place output aliases the input (copy_ raises for a batch of one); an in-place step may follow.
+        return replace_tensor(output, tensor, tensor.copy_(maps) if in_place else maps.clone())
+
+    with without_gradients(module), hooked(find_layer(module, layer)[1], replace):
+        with suppress(Exception):  # a network may raise anything for B maps next to one image
+            if len(output := forward(module, inputs)) == len(maps):
+                return output
+        return forward(module, inputs.expand(len(maps), -1, -1, -1))
+
+
+def _weights(query: Query, active: Tensor, run: Callable[..., Tensor], chunk_size: int, label: str) -> Tensor:
+    """(T, K): ``run(image, channels)``, of shape (channels, targets of the image); 0 where not ``active``."""
+    active = active[: len(query.inputs)]
+    pairs = torch.split(active.nonzero(), active.sum(1).tolist())  # by image: rows of image and channel
+    weights = query.M.new_zeros(query.M.shape[:2])
+    for chunk, values in in_chunks(lambda rows: run(int(rows[0, 0]), rows[:, 1]), pairs, chunk_size, label):
+        rows = slice(None) if len(active) == 1 else chunk[:1, 0]
+        weights[rows, chunk[:, 1]] = values.T.to(weights.dtype)
     return weights

@@ -1,6 +1,7 @@
-"""Each adapter is Captum itself, summed over channels and rectified; what its docstrings say is measured."""
+"""Each adapter is Captum itself, summed over channels with its sign; what its docstrings say is measured."""
 
 import copy
+import sys
 import warnings
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 import gmcam
 from gmcam import METHODS
-from gmcam.methods.captum import ruled
+from gmcam.methods.captum import with_rules
 
 # Captum announces its hooks.
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{words}") for words in ("Setting", "Input Tensor")]
@@ -24,7 +25,7 @@ LAYERED = {"captum.layer_grad_cam", "captum.layer_gradient_x_activation", "captu
 
 def raw(network, inputs, targets, name, **options):
     if name in LAYERED:
-        options = {"layer": "pool", **options}  # smaller than the picture, so that enlarging matters
+        options = {"layer": "pool", **options}  # smaller than the image, so that enlarging matters
     return gmcam.explain(network, inputs, targets, method=name, **options).raw
 
 
@@ -41,69 +42,91 @@ DIRECT = {
 
 
 @pytest.mark.parametrize("name", DIRECT)
-def test_an_adapter_is_captum_summed_over_channels_and_rectified(flat_network, pictures, name):
-    direct = DIRECT[name](flat_network).attribute(pictures, target=[2, 0, 1]).detach().sum(1)
-    if name != "saliency":  # an absolute value already
-        assert (direct < 0).any() or name == "guided_grad_cam"
-    ours = raw(flat_network, pictures, [2, 0, 1], f"captum.{name}")
-    assert ours.abs().max() > 0
-    assert torch.allclose(ours, direct.relu(), rtol=1e-9)
+def test_an_adapter_is_captum_summed_over_channels(flat_network, images, name):
+    direct = DIRECT[name](flat_network).attribute(images, target=[2, 0, 1]).detach().sum(1)
+    assert direct.amax() > 0
+    assert (direct < 0).any() == METHODS[f"captum.{name}"].signed == (name != "saliency")
+    ours = raw(flat_network, images, [2, 0, 1], f"captum.{name}")
+    assert torch.allclose(ours, direct, rtol=1e-9)
+
+
+def test_occlusion_is_captums_for_one_colour(flat_network, images):
+    squares = {"sliding_window_shapes": (3, 2, 2), "strides": (3, 1, 1)}
+    direct = attr.Occlusion(flat_network).attribute(images, target=[2, 0, 1], **squares)
+    assert (direct < 0).any()
+    assert torch.equal(direct[:, 0], direct[:, 2])
+    ours = raw(flat_network, images, [2, 0, 1], "captum.occlusion", share=4)
+    assert torch.allclose(ours, direct[:, 0], rtol=1e-6)
+
+
+def test_an_adapter_has_the_options_of_its_table(flat_network, images):
+    options = {name.removeprefix("captum."): METHODS[name].options for name in NAMES}
+    assert options.pop("integrated_gradients") == {"steps": 50, "chunk_size": 8}
+    assert options.pop("occlusion") == {"share": 7, "chunk_size": 16}
+    assert set(options) == set(DIRECT) - {"integrated_gradients"}
+    assert not any(options.values())
+    for option in ("steps", "chunk_size"):
+        with pytest.raises(ValueError, match=f"for {option}, got 0"):
+            raw(flat_network, images, 0, "captum.integrated_gradients", **{option: 0})
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_captums_announcements_are_kept_back_and_no_filter_is_left(flat_network, pictures, name):
+def test_captums_announcements_are_kept_back_and_no_filter_is_left(flat_network, images, name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         filters = list(warnings.filters)
-        raw(flat_network, pictures.requires_grad_(), 1, name)
+        raw(flat_network, images.requires_grad_(), 1, name)
         assert warnings.filters == filters
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_function_that_reads_a_logit_is_that_class(flat_network, pictures, name):
-    by_function = raw(flat_network, pictures, lambda logits: logits[:, 1], name)
-    assert torch.allclose(by_function, raw(flat_network, pictures, 1, name), rtol=1e-9)
+def test_a_function_that_reads_a_logit_is_that_class(flat_network, images, name):
+    by_function = raw(flat_network, images, lambda logits: logits[:, 1], name)
+    assert torch.allclose(by_function, raw(flat_network, images, 1, name), rtol=1e-9)
 
 
 @pytest.mark.parametrize("layer", ["conv", "relu", "pool"])
 @pytest.mark.parametrize("targets", [[2, 0, 1], lambda y: y[:, 0] - 2 * y[:, 1]], ids=["classes", "function"])
-def test_layer_methods_are_grad_cam_and_the_guidance_map(flat_network, pictures, layer, targets):
+def test_layer_methods_are_grad_cam_before_its_rectifier_and_hires_cam(flat_network, images, layer, targets):
     flat_network.relu.inplace = True
-    for captum, ours in (("layer_grad_cam", "grad_cam"), ("layer_gradient_x_activation", "guidance_map")):
-        theirs = raw(flat_network, pictures, targets, f"captum.{captum}", layer=layer)
-        assert torch.allclose(theirs, raw(flat_network, pictures, targets, ours, layer=layer), rtol=1e-9)
+    theirs, ours = (
+        {name: raw(flat_network, images, targets, name, layer=layer) for name in names}
+        for names in (sorted(LAYERED), ("grad_cam", "hires_cam"))
+    )
+    assert torch.allclose(theirs["captum.layer_grad_cam"].relu(), ours["grad_cam"], rtol=1e-9)
+    assert torch.allclose(theirs["captum.layer_gradient_x_activation"], ours["hires_cam"], rtol=1e-9)
 
 
-def test_integrated_gradients_are_the_sum_written_out_whatever_the_chunks(flat_network, pictures):
+def test_integrated_gradients_are_the_sum_written_out_whatever_the_chunks(flat_network, images):
     points, weights = np.polynomial.legendre.leggauss(7)  # on −1 … 1
-    x = pictures[0]
+    x = images[0]
     total = torch.zeros_like(x)
     for point, weight in zip((points + 1) / 2, weights / 2, strict=True):
         scaled = (point * x).requires_grad_()
         total += weight * torch.autograd.grad(flat_network(scaled[None])[0, 2], scaled)[0]
     for chunk_size in (1, 3, 7, 100):
         options = {"steps": 7, "chunk_size": chunk_size}
-        ours = raw(flat_network, pictures, [2, 0, 1], "captum.integrated_gradients", **options)
-        assert torch.allclose(ours[0], (x * total).sum(0).relu(), rtol=1e-9)
+        ours = raw(flat_network, images, [2, 0, 1], "captum.integrated_gradients", **options)
+        assert torch.allclose(ours[0], (x * total).sum(0), rtol=1e-9)
 
 
 def test_occlusion_is_the_loop_written_out_whatever_the_chunks(gap_network):
-    picture = torch.randn(3, 9, 11, dtype=torch.float64)  # squares of 4 × 5 every 2 × 2, the last cut off
+    image = torch.randn(3, 9, 11, dtype=torch.float64)  # squares of 4 × 5 every 2 × 2, the last cut off
     with torch.no_grad():
-        whole = gap_network(picture[None])[0, 1]
+        whole = gap_network(image[None])[0, 1]
         total, covered = torch.zeros(9, 11, dtype=torch.float64), torch.zeros(9, 11)
         for top in (0, 2, 4, 6):
             for left in (0, 2, 4, 6):
                 square = slice(top, top + 4), slice(left, left + 5)
-                without = picture.clone()
+                without = image.clone()
                 without[:, *square] = 0
                 total[square] += whole - gap_network(without[None])[0, 1]
                 covered[square] += 1
-    expected = (total / covered).relu()
-    assert 0 < (expected == 0).sum() < 99
+    expected = total / covered
+    assert 0 < (expected < 0).sum() < 99
     for chunk_size in (1, 3, 100):
         options = {"share": 2, "chunk_size": chunk_size}
-        ours = raw(gap_network, picture, 1, "captum.occlusion", **options)[0]
+        ours = raw(gap_network, image, 1, "captum.occlusion", **options)[0]
         assert torch.allclose(ours.double(), expected, rtol=1e-5, atol=1e-7)  # Captum's mean is float32
 
 
@@ -139,14 +162,14 @@ class Guided(torch.autograd.Function):
         return gradient.relu() * context.open, None
 
 
-def test_guided_backprop_rectifies_at_every_step_of_a_shared_rectifier(pictures):
+def test_guided_backprop_rectifies_at_every_step_of_a_shared_rectifier(images):
     module = Shared()
-    x = pictures.clone().requires_grad_()
+    x = images.clone().requires_grad_()
     first = Guided.apply(module.conv1(x))
     last = Guided.apply(first + module.conv2(first))
     score = module.fc(last.mean((2, 3)))[:, 1].sum()
-    expected = torch.autograd.grad(score, x)[0].sum(1).relu()
-    assert torch.allclose(raw(module, pictures, 1, "captum.guided_backprop"), expected, rtol=1e-9)
+    expected = torch.autograd.grad(score, x)[0].sum(1)
+    assert torch.allclose(raw(module, images, 1, "captum.guided_backprop"), expected, rtol=1e-9)
 
 
 # ReLU6, for which Captum has no rule.
@@ -155,7 +178,7 @@ def test_guided_backprop_rectifies_at_every_step_of_a_shared_rectifier(pictures)
 def test_guided_backprop_and_deep_lift_through_relu6_by_hand():
     """Cells of −3, 2 and 9 give 0, 2 and 6; class 0 adds them up, class 1 takes them away.
 
-    From zero to the picture the outputs gain 0, 2 and 6: that is what DeepLIFT credits the cells with.
+    From zero to the image the outputs gain 0, 2 and 6: that is what DeepLIFT credits the cells with.
     The gradient passes at 2 alone, and for class 1 it is negative there.
     """
     module = nn.Sequential(nn.ReLU6(), nn.Flatten(), nn.Linear(3, 2, bias=False)).double()
@@ -167,7 +190,7 @@ def test_guided_backprop_and_deep_lift_through_relu6_by_hand():
         for name in ("guided_backprop", "deep_lift")
     }
     assert maps["guided_backprop"] == [[0, 1, 0], [0, 0, 0]]
-    assert maps["deep_lift"] == [pytest.approx([0, 2, 6]), [0, 0, 0]]
+    assert maps["deep_lift"] == [pytest.approx([0, 2, 6]), pytest.approx([0, -2, -6])]
 
 
 class GuidedReLU6(nn.Module):
@@ -184,8 +207,8 @@ def test_guided_backprop_on_mobilenet_v2():
             guided.set_submodule(path, GuidedReLU6())
             part.register_forward_hook(lambda part, _, output: reached.append((output == 6).any()))
     x = inputs.clone().requires_grad_()
-    expected = torch.autograd.grad(guided(x)[0, 1], x)[0].sum(1).relu()
-    assert expected.max() > 0
+    expected = torch.autograd.grad(guided(x)[0, 1], x)[0].sum(1)
+    assert expected.min() < 0 < expected.max()
     assert torch.allclose(raw(module, inputs, 1, "captum.guided_backprop"), expected, rtol=1e-6)
     assert any(reached)
 
@@ -194,19 +217,18 @@ RULES = (nn.ReLU, nn.LeakyReLU, nn.ELU)
 
 
 def assert_complete(module, inputs):
-    """DeepLIFT explains the whole difference from black, and the adapter shows its positive part."""
+    """DeepLIFT's attributions add up to the difference from black, and the adapter returns them."""
     with torch.no_grad():
         difference = (module(inputs.clone()) - module(torch.zeros_like(inputs)))[:, 1]
-    signed = (
-        attr.DeepLift(ruled(module, inputs[:1], attr.DeepLift, RULES)).attribute(inputs, target=1).detach()
-    )
+    rewritten = with_rules(module, inputs[:1], "DeepLift", RULES)
+    signed = attr.DeepLift(rewritten).attribute(inputs, target=1).detach()
     assert torch.allclose(signed.sum((1, 2, 3)), difference, rtol=1e-6)
-    assert torch.allclose(raw(module, inputs, 1, "captum.deep_lift"), signed.sum(1).relu(), rtol=1e-9)
+    assert torch.allclose(raw(module, inputs, 1, "captum.deep_lift"), signed.sum(1), rtol=1e-9)
 
 
 @pytest.mark.parametrize("rectifier", [None, nn.LeakyReLU(0.2), nn.ELU(), nn.ReLU6()], ids=str)
-def test_deep_lift_is_complete_with_a_shared_rectifier(pictures, rectifier):
-    assert_complete(Shared(rectifier=rectifier), 30 * pictures)  # far enough for ReLU6 to saturate
+def test_deep_lift_is_complete_with_a_shared_rectifier(images, rectifier):
+    assert_complete(Shared(rectifier=rectifier), 30 * images)  # far enough for ReLU6 to saturate
 
 
 class Apart(Shared):
@@ -228,11 +250,11 @@ POOLED = {"one module": nn.MaxPool2d(2), "a function": lambda x: F.max_pool2d(x,
 
 
 @pytest.mark.parametrize("written", POOLED)
-def test_deep_lift_with_max_pooling_by_one_module_or_a_function_is_captums_with_two(pictures, written):
+def test_deep_lift_with_max_pooling_by_one_module_or_a_function_is_captums_with_two(images, written):
     module = Shared(POOLED[written])
-    signed = attr.DeepLift(Apart(module)).attribute(pictures, target=[2, 0, 1]).detach()
-    ours = raw(module, pictures, [2, 0, 1], "captum.deep_lift")
-    assert torch.allclose(ours, signed.sum(1).relu(), rtol=1e-9)
+    signed = attr.DeepLift(Apart(module)).attribute(images, target=[2, 0, 1]).detach()
+    ours = raw(module, images, [2, 0, 1], "captum.deep_lift")
+    assert torch.allclose(ours, signed.sum(1), rtol=1e-9)
 
 
 WITHOUT_RULE = {
@@ -245,13 +267,13 @@ WITHOUT_RULE["guided_grad_cam"] = WITHOUT_RULE["guided_backprop"]
 @pytest.mark.parametrize(
     ("name", "part"), [(n, part) for n in WITHOUT_RULE for part in WITHOUT_RULE[n]], ids=str
 )
-def test_an_activation_without_a_rule_is_refused_in_one_sentence(gap_network, pictures, name, part):
+def test_an_activation_without_a_rule_is_refused_in_one_sentence(gap_network, images, name, part):
     gap_network.relu = part
-    with pytest.raises(ValueError, match=f"has no rule for {type(part).__name__}: use captum.integrated"):
-        raw(gap_network, pictures, 1, f"captum.{name}")
+    with pytest.raises(ValueError, match=f"has a rule for, got {type(part).__name__}: use captum.integrated"):
+        raw(gap_network, images, 1, f"captum.{name}")
 
 
-def test_deep_lift_is_complete_on_resnet50(pictures):
+def test_deep_lift_is_complete_on_resnet50(images):
     module = torchvision.models.resnet50(weights=None, num_classes=10).double().eval()
     inputs = torch.randn(1, 3, 64, 64, dtype=torch.float64)
     with pytest.raises(RuntimeError, match="module is being used more than once"):
@@ -259,12 +281,23 @@ def test_deep_lift_is_complete_on_resnet50(pictures):
     assert_complete(module, inputs)
 
 
+@pytest.mark.parametrize(("package", "name"), [("captum", "captum.saliency"), ("zennit", "relevance_cam")])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
+    gap_network, images, monkeypatch, package, name
+):
+    for module in [module for module in sys.modules if module.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"expected {package} to be installed.* 'gmcam\[captum\]'"):
+        gmcam.explain(gap_network, images, 1, method=name)
+
+
 # What is left behind, and what the maps say.
 
 
 @pytest.mark.parametrize("trainable", [True, False], ids=["trainable", "frozen"])
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_left_behind_even_by_a_target_that_fails(pictures, snapshot, name, trainable):
+def test_nothing_is_left_behind_even_by_a_target_that_fails(images, snapshot, name, trainable):
     module = Shared(nn.Dropout(0.5)).requires_grad_(trainable).train()
 
     def everything():
@@ -273,12 +306,12 @@ def test_nothing_is_left_behind_even_by_a_target_that_fails(pictures, snapshot, 
             snapshot(module),
             attributes,
             torch.get_rng_state().tolist(),
-            pictures.grad,
-            pictures.requires_grad,
+            images.grad,
+            images.requires_grad,
         )
 
     before = everything()
-    raw(module, pictures, [0, 1, 2], name)
+    raw(module, images, [0, 1, 2], name)
     assert everything() == before
     calls = []
 
@@ -289,7 +322,7 @@ def test_nothing_is_left_behind_even_by_a_target_that_fails(pictures, snapshot, 
         return logits[:, 0]
 
     with pytest.raises(ZeroDivisionError):
-        raw(module, pictures, fails, name)
+        raw(module, images, fails, name)
     assert everything() == before
 
 

@@ -1,7 +1,7 @@
 """Every method on every network it is defined for: what a map is, batches, and nothing left behind.
 
 The project's own networks and a plain one run as they are used, in float32; torchvision's, with random
-weights, in float64: in float32 a batch adds up in another order than a single picture, which turns
+weights, in float64: in float32 a batch adds up in another order than a single image, which turns
 rectifiers and poolings over near their ties, and moves single pixels of a gradient by a hundredth.
 """
 
@@ -47,22 +47,22 @@ def of_torchvision(name):
 
 
 @functools.lru_cache(maxsize=1)  # VGG16 alone is a gigabyte
-def network_and_pictures(name):
-    """A network, three pictures (3, 3, 64, 64), and for each the class it sees."""
+def network_and_images(name):
+    """A network, three images (3, 3, 64, 64), and for each the class it sees."""
     if name in gmcam.lab.EMBEDDED:
         network = gmcam.load(name)
         scenes = [
             gmcam.lab.scene(*classes, seed=3).image for classes in (["cat", "cup"], ["rocket"], ["coin"])
         ]
-        pictures = network.prepare(scenes)[..., ::2, ::2]
+        images = network.prepare(scenes)[..., ::2, ::2]
     else:
         torch.manual_seed(1)
         module = plain() if name == "plain" else of_torchvision(name)
         network = gmcam.Network(module.eval(), name=name, input_shape=(3, 64, 64))
-        pictures = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    pictures = network.prepare(pictures)
+        images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    images = network.prepare(images)
     with torch.no_grad():
-        return network, pictures, network.module(pictures).argmax(1).tolist()
+        return network, images, network.module(images).argmax(1).tolist()
 
 
 def hooks(part):
@@ -80,16 +80,16 @@ def state(module):
 
 
 def explained(name, method, chosen, trainable):
-    """The result for some of the pictures, held against every promise."""
-    network, pictures, targets = network_and_pictures(name)
+    """The result for some of the images, held against every promise."""
+    network, images, targets = network_and_images(name)
     options = {option: few for option, few in FEW.items() if option in METHODS[method].options}
     if method in BY_CHANNEL:
         options["layer"] = FEW_CHANNELS.get(name)
     module = network.module.requires_grad_(trainable).train(trainable)
     before = state(module)
-    result = gmcam.explain(network, pictures[chosen], [targets[n] for n in chosen], method=method, **options)
+    result = gmcam.explain(network, images[chosen], [targets[n] for n in chosen], method=method, **options)
     assert state(module) == before
-    assert result.maps.shape == (len(chosen), *pictures.shape[2:])
+    assert result.maps.shape == (len(chosen), *images.shape[2:])
     assert result.maps.dtype == torch.float32
     assert result.maps.isfinite().all()
     assert result.raw.isfinite().all()
@@ -137,8 +137,8 @@ def test_torchvisions_networks_alone_and_in_batches(name, method, other_half):
     "name", [pytest.param("vgg16", marks=pytest.mark.slow), "densenet121", "collage-vgg"]
 )
 def test_cam_is_refused_where_it_is_not_defined(name):
-    network, pictures, _ = network_and_pictures(name)
+    network, images, _ = network_and_images(name)
     before = state(network.module)
     with pytest.raises(ValueError, match=r"use grad_cam$"):
-        gmcam.explain(network, pictures, 0, method="cam")
+        gmcam.explain(network, images, 0, method="cam")
     assert state(network.module) == before

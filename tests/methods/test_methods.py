@@ -15,7 +15,7 @@ from gmcam.capture import capture
 from gmcam.metrics import curves
 
 # CAM is defined only where pooling and a linear layer follow the map; CAMERAS needs a network that takes
-# larger pictures.
+# larger images.
 REFUSED = {("cam", "flat_network"), ("cameras", "flat_network")}
 SERVED = [
     (name, network)
@@ -34,12 +34,12 @@ WITHOUT_LAYER = {
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize(("name", "network"), SERVED)
 def test_maps_are_float32_from_zero_to_one_and_nothing_is_left_behind(
-    request, pictures, snapshot, name, network, count, trainable
+    request, images, snapshot, name, network, count, trainable
 ):
     module = request.getfixturevalue(network).requires_grad_(trainable).train()
     before = snapshot(module)
     targets = [2, 1, 0][:count]
-    result = gmcam.explain(module, pictures[:count], targets, method=name)
+    result = gmcam.explain(module, images[:count], targets, method=name)
     assert snapshot(module) == before
     assert result.maps.shape == (count, 8, 8)
     assert result.maps.dtype == torch.float32
@@ -52,57 +52,59 @@ def test_maps_are_float32_from_zero_to_one_and_nothing_is_left_behind(
 
 
 @pytest.mark.parametrize(("name", "network"), SERVED)
-def test_a_batch_equals_its_pictures_one_by_one(request, pictures, name, network):
+def test_a_batch_equals_its_images_one_by_one(request, images, name, network):
     module = request.getfixturevalue(network)
-    together = gmcam.explain(module, pictures, [2, 0, 1], method=name)
+    together = gmcam.explain(module, images, [2, 0, 1], method=name)
     for n, target in enumerate([2, 0, 1]):
-        alone = gmcam.explain(module, pictures[n : n + 1], target, method=name)
+        alone = gmcam.explain(module, images[n : n + 1], target, method=name)
         assert torch.allclose(together.raw[n], alone.raw[0], rtol=1e-9)
         assert torch.allclose(together.maps[n], alone.maps[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "network"), SERVED)
-def test_all_classes_of_one_picture_equal_one_at_a_time(request, pictures, name, network):
+def test_all_classes_of_one_image_equal_one_at_a_time(request, images, name, network):
     module = request.getfixturevalue(network)
-    together = gmcam.explain(module, pictures[:1], [0, 1, 2], method=name)
+    together = gmcam.explain(module, images[:1], [0, 1, 2], method=name)
     for target in range(3):
-        alone = gmcam.explain(module, pictures[:1], target, method=name)
+        alone = gmcam.explain(module, images[:1], target, method=name)
         assert torch.allclose(together.maps[target], alone.maps[0], atol=1e-5)
 
 
-def test_cameras_is_refused_where_the_network_takes_one_size_only(flat_network, pictures, snapshot):
+def test_cameras_is_refused_where_the_network_takes_one_size_only(flat_network, images, snapshot):
     before = snapshot(flat_network)
-    with pytest.raises(ValueError, match=r"cameras shows .* Sequential does not take 12 x 12") as error:
-        gmcam.explain(flat_network, pictures, 0, method="cameras")
+    with pytest.raises(
+        ValueError, match=r"accepts larger images, got Sequential, which fails at 12 x 12"
+    ) as error:
+        gmcam.explain(flat_network, images, 0, method="cameras")
     assert "\n" not in str(error.value)
     assert snapshot(flat_network) == before
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_of_the_whole_network_names_the_input_as_its_layer(gap_network, pictures, name):
-    layer = gmcam.explain(gap_network, pictures[:1], 0, method=name).layer
+def test_a_method_of_the_whole_network_names_the_input_as_its_layer(gap_network, images, name):
+    layer = gmcam.explain(gap_network, images[:1], 0, method=name).layer
     assert layer == ("<input>" if name in WITHOUT_LAYER else "relu")
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_same_call_gives_the_same_map_and_leaves_chance_alone(gap_network, pictures, name):
+def test_the_same_call_gives_the_same_map_and_leaves_chance_alone(gap_network, images, name):
     random.seed(3)
     np.random.seed(3)
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    first = gmcam.explain(gap_network, pictures, [2, 0, 1], method=name)
+    first = gmcam.explain(gap_network, images, [2, 0, 1], method=name)
     assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     torch.rand(5)  # nor does it depend on it
-    again = gmcam.explain(gap_network, pictures, [2, 0, 1], method=name)
+    again = gmcam.explain(gap_network, images, [2, 0, 1], method=name)
     assert torch.equal(first.raw, again.raw)
     assert torch.equal(first.maps, again.maps)
 
 
 @pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("name", METHODS)
-def test_any_method_serves_any_caller(gap_network, pictures, name, caller):
-    expected = gmcam.explain(gap_network, pictures, 1, method=name)
+def test_any_method_serves_any_caller(gap_network, images, name, caller):
+    expected = gmcam.explain(gap_network, images, 1, method=name)
     with caller():
-        inputs = pictures * 1  # made here: an inference tensor under inference_mode
+        inputs = images * 1  # made here: an inference tensor under inference_mode
         result = gmcam.explain(gap_network, inputs, 1, method=name)
     assert torch.equal(result.raw, expected.raw)
     assert not result.raw.requires_grad
@@ -124,29 +126,29 @@ class Remembering(nn.Module):
 
 @pytest.mark.parametrize("caller", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("name", sorted({*METHODS, "probabilities", "curves"} - {"relevance_cam"}))
-def test_what_a_network_keeps_of_a_pass_may_be_needed_for_gradients(gap_network, pictures, name, caller):
+def test_what_a_network_keeps_of_a_pass_may_be_needed_for_gradients(gap_network, images, name, caller):
     network = gmcam.Network(Remembering(gap_network))
-    expected = gmcam.explain(gap_network, pictures, 1, method="gmcam")
+    expected = gmcam.explain(gap_network, images, 1, method="gmcam")
     with caller():
         if name == "probabilities":
-            network.probabilities(pictures)
+            network.probabilities(images)
         elif name == "curves":
-            curves(network, pictures, [1] * len(pictures), expected.maps)
+            curves(network, images, [1] * len(images), expected.maps)
         else:
-            gmcam.explain(network, pictures, 1, method=name)
-    assert torch.equal(gmcam.explain(network, pictures, 1, method="gmcam").raw, expected.raw)
+            gmcam.explain(network, images, 1, method=name)
+    assert torch.equal(gmcam.explain(network, images, 1, method="gmcam").raw, expected.raw)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_no_picture_gives_no_map(gap_network, pictures, name):
-    result = gmcam.explain(gap_network, pictures[:0], 0, method=name)
+def test_no_image_gives_no_map(gap_network, images, name):
+    result = gmcam.explain(gap_network, images[:0], 0, method=name)
     assert result.maps.shape == (0, 8, 8)
 
 
 @pytest.mark.parametrize("name", sorted({*METHODS} - {"cam", "relevance_cam"}))
-def test_a_function_that_picks_a_logit_gives_the_map_of_that_class(gap_network, pictures, name):
-    by_function = gmcam.explain(gap_network, pictures, lambda logits: logits[:, 1], method=name)
-    by_index = gmcam.explain(gap_network, pictures, 1, method=name)
+def test_a_function_that_picks_a_logit_gives_the_map_of_that_class(gap_network, images, name):
+    by_function = gmcam.explain(gap_network, images, lambda logits: logits[:, 1], method=name)
+    by_index = gmcam.explain(gap_network, images, 1, method=name)
     if name == "score_cam":  # weighs by the function's value where a class has its probability
         assert not torch.allclose(by_function.maps, by_index.maps, atol=1e-3)
     else:
@@ -154,24 +156,24 @@ def test_a_function_that_picks_a_logit_gives_the_map_of_that_class(gap_network, 
 
 
 @pytest.mark.parametrize("name", SIZE_OF_CHUNKS)
-def test_the_size_of_chunks_makes_no_difference(gap_network, pictures, name):
+def test_the_size_of_chunks_makes_no_difference(gap_network, images, name):
     few = {"samples": 5, "steps": 5, "sizes": 3, "share": 3}
     few = {option: count for option, count in few.items() if option in METHODS[name].options}
     together, *others = (
-        gmcam.explain(gap_network, pictures, [2, 0, 1], method=name, chunk_size=size, **few).raw
+        gmcam.explain(gap_network, images, [2, 0, 1], method=name, chunk_size=size, **few).raw
         for size in (1000, 1, 2)
     )
     assert all(torch.allclose(together, other, rtol=1e-9, atol=1e-12) for other in others)
 
 
 @pytest.mark.parametrize("name", ["score_cam", "smooth_full_grad", "captum.saliency"])
-def test_progress_goes_to_stderr_alone(gap_network, pictures, monkeypatch, capfd, name):
+def test_progress_goes_to_stderr_alone(gap_network, images, monkeypatch, capfd, name):
     def at_once(*items, **how):
         return tqdm(*items, **{**how, "delay": 0, "mininterval": 0})
 
-    monkeypatch.setattr("gmcam.methods.registry.tqdm", at_once)
+    monkeypatch.setattr("gmcam.registry.tqdm", at_once)
     monkeypatch.setattr("gmcam.chunks.tqdm", at_once)
-    gmcam.explain(gap_network, pictures, 0, method=name)
+    gmcam.explain(gap_network, images, 0, method=name)
     written = capfd.readouterr()
     assert written.out == ""
     assert "100%" in written.err
@@ -196,29 +198,29 @@ class Odd(nn.Module):
 
 @pytest.mark.parametrize("kind", ["in place first", "in training", "more than logits", "with an idle part"])
 @pytest.mark.parametrize("name", METHODS)
-def test_odd_networks_give_the_maps_of_ordinary_ones(gap_network, pictures, snapshot, name, kind):
+def test_odd_networks_give_the_maps_of_ordinary_ones(gap_network, images, snapshot, name, kind):
     odd = Odd(kind, gap_network).train(kind == "in training")
-    before, inputs = snapshot(odd), pictures.clone()
+    before, inputs = snapshot(odd), images.clone()
     result = gmcam.explain(odd, inputs, [2, 0, 1], method=name, layer="body.relu")
     assert snapshot(odd) == before  # running statistics among it
-    assert torch.equal(inputs, pictures)
+    assert torch.equal(inputs, images)
     first = {"in place first": nn.ReLU(), "in training": getattr(odd, "first", None)}.get(kind, nn.Identity())
     ordinary = nn.Sequential(OrderedDict(first=first, body=gap_network)).eval()
-    expected = gmcam.explain(ordinary, pictures, [2, 0, 1], method=name, layer="body.relu")
+    expected = gmcam.explain(ordinary, images, [2, 0, 1], method=name, layer="body.relu")
     assert torch.allclose(result.raw, expected.raw, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["grad_cam", "hires_cam", "guidance_map", "gmcam"])
-def test_a_method_is_its_equation(flat_network, pictures, name):
-    captured = capture(flat_network, pictures, 1, ["relu"])
+def test_a_method_is_its_equation(flat_network, images, name):
+    captured = capture(flat_network, images, 1, ["relu"])
     expected = getattr(equations, name)(captured.maps["relu"], captured.gradients["relu"])
-    assert torch.equal(gmcam.explain(flat_network, pictures, 1, method=name).raw, expected)
+    assert torch.equal(gmcam.explain(flat_network, images, 1, method=name).raw, expected)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_half_precision_networks_give_float32_maps_near_the_exact_ones(gap_network, pictures, name):
-    exact = gmcam.explain(gap_network, pictures, 1, method=name)
-    rough = gmcam.explain(gap_network.bfloat16(), pictures, 1, method=name)
+def test_half_precision_networks_give_float32_maps_near_the_exact_ones(gap_network, images, name):
+    exact = gmcam.explain(gap_network, images, 1, method=name)
+    rough = gmcam.explain(gap_network.bfloat16(), images, 1, method=name)
     assert rough.raw.dtype == torch.float32
     assert (rough.maps - exact.maps).abs().mean() < 0.02
 
@@ -239,14 +241,14 @@ def registry():
     METHODS.update(before)
 
 
-def test_a_method_of_the_readers_own_is_served_by_explain(registry, gap_network, pictures):
+def test_a_method_of_the_readers_own_is_served_by_explain(registry, gap_network, images):
     @method("mean of maps", title="Mean", source="this test")
     def mean_of_maps(query):
         """Mean of the feature maps."""
         return query.M.mean(1)
 
-    result = gmcam.explain(gap_network, pictures, 0, method="mean of maps")
-    assert torch.equal(result.raw, gap_network.conv(pictures).relu().mean(1))
+    result = gmcam.explain(gap_network, images, 0, method="mean of maps")
+    assert torch.equal(result.raw, gap_network.conv(images).relu().mean(1))
     assert registry["mean of maps"].summary == "Mean of the feature maps."
 
 
@@ -255,27 +257,61 @@ OPTIONS = {
     "centred": (True, False),
     "power": (0, 2),
     "shift": (-1.5, 0.5),
-    "of": (None, "x"),
+    "of": ("y", "x"),
+    "given": ([1], None),
 }
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_of_the_readers_own_is_passed_on_whatever_it_is(registry, gap_network, pictures, option):
-    given, seen = OPTIONS[option][0], []
+def test_an_option_of_the_readers_own_is_passed_on_whatever_it_is(registry, gap_network, images, option):
+    value, seen = OPTIONS[option][0], []
 
-    @method("own", title="Own", source="this test")
-    def own(query, mode="mean", centred=False, power=2, shift=0.5, of="x"):
+    @method("mine", title="Mine", source="this test")
+    def mine(query, mode="mean", centred=False, power=2, shift=0.5, of="x", given=None):
         """Mean of the feature maps."""
-        seen.append({"mode": mode, "centred": centred, "power": power, "shift": shift, "of": of})
+        seen.append(
+            {"mode": mode, "centred": centred, "power": power, "shift": shift, "of": of, "given": given}
+        )
         return query.M.mean(1)
 
-    gmcam.explain(gap_network, pictures, 0, method="own", **{option: given})
-    assert seen == [{name: default for name, (_, default) in OPTIONS.items()} | {option: given}]
+    gmcam.explain(gap_network, images, 0, method="mine", **{option: value})
+    assert seen == [{name: default for name, (_, default) in OPTIONS.items()} | {option: value}]
+
+
+def test_an_option_is_checked_by_its_own_default_whatever_its_name(registry, gap_network, images):
+    @method("mine", title="Mine", source="this test")
+    def mine(query, share: float = 0.3, steps: float = 2.5):
+        """Mean of the feature maps."""
+        return query.M.mean(1) * share * steps
+
+    raw = gmcam.explain(gap_network, images, 0, method="mine", share=0.5).raw
+    assert torch.allclose(raw, gap_network.conv(images).relu().mean(1) * 1.25)
+    for wrong in ("0.3", None, float("nan"), True):
+        with pytest.raises(ValueError, match="for share, got"):
+            gmcam.explain(gap_network, images, 0, method="mine", share=wrong)
+
+
+COUNTS = [
+    (name, option)
+    for name in METHODS
+    for option in METHODS[name].options
+    if option in ("chunk_size", "steps", "samples", "sizes", "share")
+]
+
+
+@pytest.mark.parametrize(("name", "option"), COUNTS)
+def test_counts_are_whole_numbers_from_one_on(gap_network, images, name, option):
+    for wrong in (0, -3):
+        with pytest.raises(ValueError, match=f"for {option}, got {wrong}"):
+            gmcam.explain(gap_network, images, 0, method=name, **{option: wrong})
+    for wrong in (2.0, True, "5", None):
+        with pytest.raises(ValueError, match=f"for {option}, got {wrong!r}"):
+            gmcam.explain(gap_network, images, 0, method=name, **{option: wrong})
 
 
 def test_a_name_that_is_taken_is_refused(registry):
     entry = registry["grad_cam"]
-    with pytest.raises(ValueError, match="a method called 'grad_cam' is registered already"):
+    with pytest.raises(ValueError, match="new name, got 'grad_cam'"):
         method("grad_cam", title="", source="")(lambda query: query.M.sum(1))
     assert registry["grad_cam"] is entry
 
@@ -289,7 +325,7 @@ def test_a_notebooks_own_method_is_registered_again_when_its_cell_is_run_again(r
     cell("First.")
     cell("Second.")
     assert registry["mine"].summary == "Second."
-    with pytest.raises(ValueError, match="a method called 'gmcam' is registered already"):
+    with pytest.raises(ValueError, match="new name, got 'gmcam'"):
         cell("Third.", name="gmcam")
 
 
@@ -314,12 +350,12 @@ DEFINED = {
 
 
 @pytest.mark.parametrize("head", DEFINED)
-def test_cam_weighs_the_maps_by_the_last_layer(pictures, head):
+def test_cam_weighs_the_maps_by_the_last_layer(images, head):
     module = classifier(*DEFINED[head])
-    result = gmcam.explain(module, pictures, [0, 3, 1], method="cam", layer="0")
+    result = gmcam.explain(module, images, [0, 3, 1], method="cam", layer="0")
     last = next(layer for layer in DEFINED[head] if hasattr(layer, "weight"))
     weights = last.weight.flatten(1)[[0, 3, 1]]
-    expected = (weights[:, :, None, None] * module[0](pictures)).sum(1)
+    expected = (weights[:, :, None, None] * module[0](images)).sum(1)
     assert torch.allclose(result.raw, expected)
 
 
@@ -332,9 +368,11 @@ UNDEFINED = {
 
 
 @pytest.mark.parametrize("head", UNDEFINED)
-def test_cam_is_refused_where_the_logit_is_not_a_mean_of_weighted_maps(pictures, head):
-    with pytest.raises(ValueError, match="after '0' of Sequential something else follows: use grad_cam"):
-        gmcam.explain(classifier(*UNDEFINED[head]), pictures, 0, method="cam", layer="0")
+def test_cam_is_refused_where_the_logit_is_not_a_mean_of_weighted_maps(images, head):
+    with pytest.raises(
+        ValueError, match="one linear layer after '0', got something else in Sequential: use grad_cam"
+    ):
+        gmcam.explain(classifier(*UNDEFINED[head]), images, 0, method="cam", layer="0")
 
 
 @pytest.mark.parametrize(
@@ -342,16 +380,16 @@ def test_cam_is_refused_where_the_logit_is_not_a_mean_of_weighted_maps(pictures,
     [(nn.Conv2d(6, 6, 1), nn.Flatten(), nn.Linear(6 * 36, 4)), (nn.Conv2d(6, 4, 3), *POOL)],
     ids=["flattened", "no linear layer"],
 )
-def test_cam_is_refused_where_no_weight_belongs_to_a_channel(pictures, head):
-    with pytest.raises(ValueError, match="one weight for each of the 6 channels"):
-        gmcam.explain(classifier(*head), pictures, 0, method="cam", layer="0")
+def test_cam_is_refused_where_no_weight_belongs_to_a_channel(images, head):
+    with pytest.raises(ValueError, match="one linear layer after '0', got something else"):
+        gmcam.explain(classifier(*head), images, 0, method="cam", layer="0")
 
 
-def test_cam_is_refused_before_a_rectifier(gap_network, pictures):
-    with pytest.raises(ValueError, match="after 'conv' of Sequential something else follows"):
-        gmcam.explain(gap_network, pictures, 0, method="cam", layer="conv")
+def test_cam_is_refused_before_a_rectifier(gap_network, images):
+    with pytest.raises(ValueError, match="one linear layer after 'conv', got something else"):
+        gmcam.explain(gap_network, images, 0, method="cam", layer="conv")
 
 
-def test_cam_is_refused_for_a_function(gap_network, pictures):
-    with pytest.raises(ValueError, match="a function has no class weights"):
-        gmcam.explain(gap_network, pictures, lambda logits: logits[:, 0], method="cam")
+def test_cam_is_refused_for_a_function(gap_network, images):
+    with pytest.raises(ValueError, match="a class as target of cam, got a function"):
+        gmcam.explain(gap_network, images, lambda logits: logits[:, 0], method="cam")

@@ -15,7 +15,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 import gmcam
 from gmcam import equations
-from gmcam.capture import capture, find_layer
+from gmcam.capture import capture
 
 
 def exact(network):
@@ -34,8 +34,8 @@ def network(request):
 
 @pytest.fixture(scope="module")
 def inputs(network):
-    pictures = (gmcam.lab.scene("cat", "cup", seed=3).image, gmcam.lab.photo("chelsea"))
-    return torch.cat([network.prepare(picture) for picture in pictures])
+    images = (gmcam.lab.scene("cat", "cup", seed=3).image, gmcam.lab.photo("chelsea"))
+    return torch.cat([network.prepare(image) for image in images])
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +58,13 @@ def assert_agree(ours, oracle):
 
 
 def test_grad_cam_agrees_with_captum(network, inputs, targets, layer):
-    oracle = LayerGradCam(network.module, find_layer(network.module, layer))
+    oracle = LayerGradCam(network.module, network.module.get_submodule(layer))
     signed = oracle.attribute(inputs, target=targets).detach()[:, 0]  # Captum does not rectify by default
     assert_agree(raw(network, inputs, targets, "grad_cam", layer), signed.relu())
 
 
 def test_hires_cam_and_guidance_map_agree_with_captum(network, inputs, targets, layer):
-    oracle = LayerGradientXActivation(network.module, find_layer(network.module, layer))
+    oracle = LayerGradientXActivation(network.module, network.module.get_submodule(layer))
     summed = oracle.attribute(inputs, target=targets).detach().sum(1)
     assert_agree(raw(network, inputs, targets, "hires_cam", layer), summed)
     assert_agree(raw(network, inputs, targets, "guidance_map", layer), summed.relu())
@@ -72,7 +72,7 @@ def test_hires_cam_and_guidance_map_agree_with_captum(network, inputs, targets, 
 
 @pytest.mark.parametrize(("name", "oracle"), [("grad_cam", GradCAM), ("hires_cam", HiResCAM)])
 def test_grad_cam_and_hires_cam_agree_with_pytorch_grad_cam(network, inputs, targets, layer, name, oracle):
-    module = find_layer(network.module, layer)
+    module = network.module.get_submodule(layer)
     scores = [ClassifierOutputTarget(target) for target in targets]
     with oracle(network.module, [module]) as cam:
         cam(inputs, scores)
@@ -95,11 +95,11 @@ def test_gmcam_is_guidance_map_times_grad_cam(network, inputs, targets, layer):
 
 
 @pytest.fixture(params=["gap_network", "collage-resnet", "resnet18"])
-def collapsing(request, pictures):
+def collapsing(request, images):
     """A module with inputs, the layer before its pooling, and its linear layer."""
     if request.param == "gap_network":
         module = request.getfixturevalue("gap_network")
-        return module, pictures, "relu", module.fc
+        return module, images, "relu", module.fc
     torch.manual_seed(0)
     if request.param == "resnet18":  # the argument needs no trained weights
         module = torchvision.models.resnet18(weights=None, num_classes=8).double()
@@ -148,9 +148,9 @@ def cosine(first, second):
     return torch.cosine_similarity(first.flatten(), second.flatten(), 0).item()
 
 
-def test_no_collapse_with_a_flattened_head(flat_network, pictures):
+def test_no_collapse_with_a_flattened_head(flat_network, images):
     maps = {
-        name: gmcam.explain(flat_network, pictures[:1], 2, method=name, layer="relu").raw
+        name: gmcam.explain(flat_network, images[:1], 2, method=name, layer="relu").raw
         for name in ("grad_cam", "guidance_map", "gmcam")
     }
     assert cosine(maps["guidance_map"], maps["grad_cam"]) < 0.9
@@ -163,21 +163,21 @@ def test_a_rectified_class_map_before_pooling_is_cam_in_disguise(squeezenet):
     So the gradients vary over the map, but on those cells guidance map and Grad-CAM differ by a factor:
     the share of such cells. Elsewhere the guidance map is zero.
     """
-    network, picture = exact(squeezenet), gmcam.lab.photo("chelsea")
+    network, image = exact(squeezenet), gmcam.lab.photo("chelsea")
     cat = network.class_index("Egyptian cat")
-    cam = gmcam.explain(network, picture, cat, method="cam")
+    cam = gmcam.explain(network, image, cat, method="cam")
     with_bias = cam.raw + network.module.classifier[1].bias[cat]
     assert torch.allclose(with_bias.relu().mean((1, 2)), cam.score, rtol=1e-9)
     active = with_bias > 0
     share = active.double().mean()
     assert 0.1 < share < 0.9
-    grad_cam = gmcam.explain(network, picture, cat, method="grad_cam").raw
-    guidance = gmcam.explain(network, picture, cat, method="guidance_map").raw
+    grad_cam = gmcam.explain(network, image, cat, method="grad_cam").raw
+    guidance = gmcam.explain(network, image, cat, method="guidance_map").raw
     assert torch.allclose(guidance, active * grad_cam / share, rtol=1e-9, atol=1e-12)
 
 
 def test_no_collapse_on_an_earlier_map_of_squeezenet(squeezenet):
-    picture, cat = gmcam.lab.photo("chelsea"), squeezenet.class_index("Egyptian cat")
-    grad_cam = gmcam.explain(squeezenet, picture, cat, method="grad_cam", layer="27x27").raw
-    guidance = gmcam.explain(squeezenet, picture, cat, method="guidance_map", layer="27x27").raw
+    image, cat = gmcam.lab.photo("chelsea"), squeezenet.class_index("Egyptian cat")
+    grad_cam = gmcam.explain(squeezenet, image, cat, method="grad_cam", layer="27x27").raw
+    guidance = gmcam.explain(squeezenet, image, cat, method="guidance_map", layer="27x27").raw
     assert cosine(guidance, grad_cam) < 0.9

@@ -17,7 +17,7 @@ HEAD = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 class Watch(nn.Module):
-    """Passes on what it is given, and remembers how many pictures that were and whether a graph was built."""
+    """Passes on what it is given, and remembers how many images that were and whether a graph was built."""
 
     def __init__(self):
         super().__init__()
@@ -50,21 +50,21 @@ def explain(module, images, targets, method, layer="maps.1", **options):
 # Score-CAM
 
 
-def every_channel(module, picture, target, maps=None):
+def every_channel(module, image, target, maps=None):
     """Σ_k w_k up(M_k) over all channels, one forward pass each; a flat one has a mask of zeros."""
     raw = torch.zeros(8, 8, dtype=torch.float64)
     with torch.no_grad():
-        for channel in (maps or module.maps)(picture)[0]:
+        for channel in (maps or module.maps)(image)[0]:
             up = F.interpolate(channel[None, None], (8, 8), mode="bilinear")[0, 0]
             spread = up.max() - up.min()
             mask = (up - up.min()) / spread if spread > 0 else torch.zeros_like(up)
-            raw += module(picture * mask).softmax(1)[0, target] * up
+            raw += module(image * mask).softmax(1)[0, target] * up
     return raw
 
 
 def test_score_cam_by_hand():
     # x = (0 1; 2 4), M₀ = x, M₁ = 4 − x; masks x/4 and 1 − x/4. Logits: 4 mean M₀ and 0, so of the masked
-    # pictures ¼ + 1 + 4 = 5.25 and ¾ + 1 = 1.75; their probabilities are logistic.
+    # images ¼ + 1 + 4 = 5.25 and ¾ + 1 = 1.75; their probabilities are logistic.
     maps = nn.Conv2d(1, 2, 1)
     linear = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
@@ -72,82 +72,82 @@ def test_score_cam_by_hand():
         maps.bias.copy_(torch.tensor([0, 4.0]))
         linear.weight.copy_(torch.tensor([[4.0, 0], [0, 0]]))
     x = torch.tensor([[[[0, 1], [2, 4]]]], dtype=torch.float64)
-    found = explain(nn.Sequential(maps, *HEAD, linear).double(), x, 0, "score_cam", "0")
+    saliency = explain(nn.Sequential(maps, *HEAD, linear).double(), x, 0, "score_cam", "0")
     first, second = (1 / (1 + math.exp(-logit)) for logit in (5.25, 1.75))
-    assert torch.allclose(found[0], first * x[0, 0] + second * (4 - x[0, 0]), rtol=1e-12)
+    assert torch.allclose(saliency[0], first * x[0, 0] + second * (4 - x[0, 0]), rtol=1e-12)
 
 
-def test_score_cam_equals_the_loop_over_all_channels_cell_by_cell(sparse, pictures):
+def test_score_cam_equals_the_loop_over_all_channels_cell_by_cell(sparse, images):
     watch = Watch()
     module = nn.Sequential(watch, sparse)
-    result = gmcam.explain(module, pictures, [2, 0, 1], method="score_cam", layer="1.maps.1")
+    result = gmcam.explain(module, images, [2, 0, 1], method="score_cam", layer="1.maps.1")
     assert sum(watch.counts) == 3 + 3 * 5  # the channel of zeros is not shown
     for n, target in enumerate([2, 0, 1]):
-        full = every_channel(sparse, pictures[n : n + 1], target)
+        full = every_channel(sparse, images[n : n + 1], target)
         assert full.min() > 0.01  # the flat channel lifts every cell
         assert torch.allclose(result.raw[n], full, rtol=1e-10)
 
 
-def test_flat_channels_count_where_the_rectifier_cuts_elsewhere_for_them(sparse, pictures):
+def test_flat_channels_count_where_the_rectifier_cuts_elsewhere_for_them(sparse, images):
     with torch.no_grad():  # before the rectifier numbers 1, 2 and 4 are flat, and number 5 is zero
         sparse.maps[0].weight[[2, 5]] = 0
         sparse.maps[0].bias[[1, 2, 4, 5]] = torch.tensor([-1, 2, 0.25, 0]).double()
     watch = Watch()
     module = nn.Sequential(watch, sparse)
-    found = explain(module, pictures, [2, 0, 1], "score_cam", "1.maps.0")
-    assert sum(watch.counts) == 3 + 3 * (2 + 1)  # one empty picture for the three
+    saliency = explain(module, images, [2, 0, 1], "score_cam", "1.maps.0")
+    assert sum(watch.counts) == 3 + 3 * (2 + 1)  # one empty image for the three
     for n, target in enumerate([2, 0, 1]):
-        full = every_channel(sparse, pictures[n : n + 1], target, maps=sparse.maps[0])
+        full = every_channel(sparse, images[n : n + 1], target, maps=sparse.maps[0])
         with torch.no_grad():
-            lift = sparse(pictures[:1] * 0).softmax(1)[0, target] * (-1 + 2 + 0.25)
+            lift = sparse(images[:1] * 0).softmax(1)[0, target] * (-1 + 2 + 0.25)
         assert (full > 0).sum() > ((full - lift) > 0).sum()  # without them other cells are cut
-        assert torch.allclose(found[n], full.relu(), rtol=1e-10, atol=1e-14)
-    together = explain(sparse, pictures[:1], [2, 0, 1], "score_cam", "maps.0")
-    assert torch.allclose(together[0], found[0], rtol=1e-10, atol=1e-14)
+        assert torch.allclose(saliency[n], full.relu(), rtol=1e-10, atol=1e-14)
+    together = explain(sparse, images[:1], [2, 0, 1], "score_cam", "maps.0")
+    assert torch.allclose(together[0], saliency[0], rtol=1e-10, atol=1e-14)
 
 
-def test_score_cam_without_flat_channels_equals_the_loop_cell_by_cell(sparse, pictures):
+def test_score_cam_without_flat_channels_equals_the_loop_cell_by_cell(sparse, images):
     with torch.no_grad():
         sparse.maps[0].bias[4] = -1  # two channels of zeros now
     watch = Watch()
     module = nn.Sequential(watch, sparse)
     for layer in ("1.maps.1", "1.maps"):
         watch.counts.clear()
-        found = explain(module, pictures, 1, "score_cam", layer)
+        saliency = explain(module, images, 1, "score_cam", layer)
         assert sum(watch.counts) == 3 + 3 * 4
         for n in range(3):
-            expected = every_channel(sparse, pictures[n : n + 1], 1)
-            assert torch.allclose(found[n], expected, rtol=1e-10)
+            expected = every_channel(sparse, images[n : n + 1], 1)
+            assert torch.allclose(saliency[n], expected, rtol=1e-10)
 
 
-def test_score_cam_agrees_with_pytorch_grad_cam_up_to_the_softmax_over_channels(gap_network, pictures):
-    # Softmax over channels undoes a logarithm: w_k / Σ w_k. The layer has the picture's size, so that
+def test_score_cam_agrees_with_pytorch_grad_cam_up_to_the_softmax_over_channels(gap_network, images):
+    # Softmax over channels undoes a logarithm: w_k / Σ w_k. The layer has the image's size, so that
     # nothing is enlarged (they align corners).
     def log_probability(logits):
         return logits.log_softmax(0)[2]
 
     with ScoreCAM(gap_network, [gap_network.relu]) as cam:
-        theirs = torch.from_numpy(cam(pictures, [log_probability] * 3))
-    result = gmcam.explain(gap_network, pictures, 2, method="score_cam", layer="relu", sigma=0)
+        theirs = torch.from_numpy(cam(images, [log_probability] * 3))
+    result = gmcam.explain(gap_network, images, 2, method="score_cam", layer="relu", sigma=0)
     scaled = result.raw / result.raw.amax((1, 2), keepdim=True)
     theirs = theirs * (1 - scaled.amin((1, 2), keepdim=True)) + scaled.amin((1, 2), keepdim=True)
     assert torch.allclose(scaled, theirs.double(), atol=1e-5)
 
 
-def test_score_cam_reads_the_first_tensor_of_a_networks_output(sparse, pictures):
+def test_score_cam_reads_the_first_tensor_of_a_networks_output(sparse, images):
     class Several(nn.Sequential):
         def forward(self, x):
             return super().forward(x), x
 
-    found = explain(Several(sparse), pictures, 1, "score_cam", "0.maps.1")
-    assert torch.allclose(found, explain(sparse, pictures, 1, "score_cam"), rtol=1e-10)
+    saliency = explain(Several(sparse), images, 1, "score_cam", "0.maps.1")
+    assert torch.allclose(saliency, explain(sparse, images, 1, "score_cam"), rtol=1e-10)
 
 
 # Ablation-CAM
 
 
 def without_each(after, maps, target):
-    """ReLU(Σ_k (Y − Y_k) M_k) over all channels of one picture; ``after``: from maps to logits."""
+    """ReLU(Σ_k (Y − Y_k) M_k) over all channels of one image; ``after``: from maps to logits."""
     raw = torch.zeros_like(maps[0, 0])
     with torch.no_grad():
         for k, channel in enumerate(maps[0]):
@@ -165,20 +165,20 @@ def test_ablation_cam_by_hand():
         linear.weight.copy_(torch.tensor([[2.0, -3]]))
         linear.bias.fill_(7)
     x = torch.tensor([[[[1, 2], [-3, 12]]]], dtype=torch.float64)
-    found = explain(nn.Sequential(maps, *HEAD, linear).double(), x, 0, "ablation_cam", "0")
-    assert torch.allclose(found[0], (6 * x - 2 * 18 * x)[0, 0].relu(), rtol=1e-12)
+    saliency = explain(nn.Sequential(maps, *HEAD, linear).double(), x, 0, "ablation_cam", "0")
+    assert torch.allclose(saliency[0], (6 * x - 2 * 18 * x)[0, 0].relu(), rtol=1e-12)
 
 
-def test_ablation_cam_equals_the_loop_over_all_channels(sparse, pictures):
+def test_ablation_cam_equals_the_loop_over_all_channels(sparse, images):
     watch = Watch()
     sparse.act.add_module("watch", watch)
     sparse.act.register_forward_hook(lambda act, _inputs, output: act.watch(output))
-    found = explain(sparse, pictures, [2, 0, 0], "ablation_cam")
+    saliency = explain(sparse, images, [2, 0, 0], "ablation_cam")
     assert sum(watch.counts) == 3 + 3 * 5  # a flat channel counts, a channel of zeros does not
     for n, target in enumerate([2, 0, 0]):
-        expected = without_each(sparse[1:], sparse.maps(pictures[n : n + 1]), target)
+        expected = without_each(sparse[1:], sparse.maps(images[n : n + 1]), target)
         assert expected.max() > 0
-        assert torch.allclose(found[n], expected, rtol=1e-9, atol=1e-13)
+        assert torch.allclose(saliency[n], expected, rtol=1e-9, atol=1e-13)
 
 
 class Meeting(nn.Module):
@@ -213,28 +213,48 @@ MEETINGS = {
 
 
 @pytest.mark.parametrize("kind", MEETINGS)
-def test_ablation_cam_where_the_layer_meets_what_lies_before_it(pictures, kind):
+def test_ablation_cam_where_the_layer_meets_what_lies_before_it(images, kind):
     meet, before = MEETINGS[kind]
     module = Meeting(meet, nn.Conv2d(4, 6 if kind == "concatenating" else 4, 3, padding=1))
-    module(pictures)
+    module(images)
     module.stem[0].counts.clear()
-    found = explain(module, pictures[:1], [0, 1, 2], "ablation_cam", "layer", chunk_size=3)
+    saliency = explain(module, images[:1], [0, 1, 2], "ablation_cam", "layer", chunk_size=3)
     counts = module.stem[0].counts[1:]
     for target in range(3):
-        stem = module.stem(pictures[:1])
+        stem = module.stem(images[:1])
         expected = without_each(lambda maps: module.after(stem, maps), module.layer(stem), target)  # noqa: B023
-        assert torch.allclose(found[target], expected, rtol=1e-9, atol=1e-13)
+        assert torch.allclose(saliency[target], expected, rtol=1e-9, atol=1e-13)
     assert set(counts) <= {1, 2, 3}
     assert set(before) <= set(counts)
 
 
-def test_ablation_cam_after_a_rectifier_in_place_whose_input_is_used_again(pictures):
+def test_ablation_cam_after_a_rectifier_in_place_whose_input_is_used_again(images):
     module = Meeting(torch.add, nn.ReLU(inplace=True))
-    module(pictures)
-    found = explain(module, pictures[:1], 1, "ablation_cam", "layer")
-    rectified = module.stem(pictures[:1]).relu()  # the one tensor that both branches see
+    module(images)
+    saliency = explain(module, images[:1], 1, "ablation_cam", "layer")
+    rectified = module.stem(images[:1]).relu()  # the one tensor that both branches see
     expected = without_each(lambda maps: module.after(maps, maps), rectified, 1)
-    assert torch.allclose(found[0], expected, rtol=1e-9, atol=1e-13)
+    assert torch.allclose(saliency[0], expected, rtol=1e-9, atol=1e-13)
+
+
+class ByKeyword(nn.Module):
+    """A rectifier in place whose input is given by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.rectifier = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.rectifier(input=x)
+
+
+def test_ablation_cam_after_a_rectifier_in_place_whose_input_is_given_by_keyword(images):
+    module = Meeting(torch.add, ByKeyword())
+    module(images)
+    saliency = explain(module, images[:1], 1, "ablation_cam", "layer.rectifier")
+    rectified = module.stem(images[:1]).relu()
+    expected = without_each(lambda maps: module.after(maps, maps), rectified, 1)
+    assert torch.allclose(saliency[0], expected, rtol=1e-9, atol=1e-13)
 
 
 # Both
@@ -245,38 +265,38 @@ BOTH = pytest.mark.parametrize("name", ["score_cam", "ablation_cam"])
 
 @BOTH
 @pytest.mark.parametrize("chunk_size", [1, 3, 1000])
-def test_the_size_of_a_chunk_changes_nothing_and_is_never_exceeded(sparse, pictures, name, chunk_size):
+def test_the_size_of_a_chunk_changes_nothing_and_is_never_exceeded(sparse, images, name, chunk_size):
     watch = Watch()
     sparse.maps.insert(0, watch)
     sparse.act = nn.Sequential(nn.ReLU(), watch)
-    expected = explain(sparse, pictures[:1], [2, 0], name, "maps.2")
+    expected = explain(sparse, images[:1], [2, 0], name, "maps.2")
     watch.counts.clear()
-    found = explain(sparse, pictures[:1], [2, 0], name, "maps.2", chunk_size=chunk_size)
-    assert torch.allclose(found, expected, rtol=1e-10, atol=1e-13)
+    saliency = explain(sparse, images[:1], [2, 0], name, "maps.2", chunk_size=chunk_size)
+    assert torch.allclose(saliency, expected, rtol=1e-10, atol=1e-13)
     assert max(watch.counts) == min(chunk_size, 5)
 
 
 @pytest.mark.parametrize("name", ["score_cam", "ablation_cam", "captum.occlusion"])
-def test_no_graph_is_built(sparse, pictures, name):
+def test_no_graph_is_built(sparse, images, name):
     watch = Watch()
     module = nn.Sequential(watch, sparse, watch).train()
-    explain(module, pictures, [2, 0, 1], name, "1.maps.1")
+    explain(module, images, [2, 0, 1], name, "1.maps.1")
     assert len(watch.graphs) >= 8
     assert not any(watch.graphs)
 
 
 @BOTH
-def test_classes_of_one_picture_equal_one_at_a_time(sparse, pictures, name):
-    together = explain(sparse, pictures[:1], [2, 0, 2, 1], name)
-    for found, target in zip(together, [2, 0, 2, 1], strict=True):
-        assert torch.allclose(found, explain(sparse, pictures[:1], target, name)[0], rtol=1e-10)
+def test_classes_of_one_image_equal_one_at_a_time(sparse, images, name):
+    together = explain(sparse, images[:1], [2, 0, 2, 1], name)
+    for saliency, target in zip(together, [2, 0, 2, 1], strict=True):
+        assert torch.allclose(saliency, explain(sparse, images[:1], target, name)[0], rtol=1e-10)
 
 
-def test_a_function_takes_the_place_of_the_classs_score(sparse, pictures):
-    by_class = {name: explain(sparse, pictures, 1, name) for name in ("score_cam", "ablation_cam")}
+def test_a_function_takes_the_place_of_the_classs_score(sparse, images):
+    by_class = {name: explain(sparse, images, 1, name) for name in ("score_cam", "ablation_cam")}
     by_function = {
-        "score_cam": explain(sparse, pictures, lambda logits: logits.softmax(1)[:, 1], "score_cam"),
-        "ablation_cam": explain(sparse, pictures, lambda logits: logits[:, 1], "ablation_cam"),
+        "score_cam": explain(sparse, images, lambda logits: logits.softmax(1)[:, 1], "score_cam"),
+        "ablation_cam": explain(sparse, images, lambda logits: logits[:, 1], "ablation_cam"),
     }
     for name, expected in by_class.items():
         assert torch.allclose(by_function[name], expected, rtol=1e-10)
@@ -312,19 +332,19 @@ class Peak(TorchDispatchMode):
 
 
 def peak(name, channels, chunk_size=8, **options):
-    """For maps of 2 × 2 cells, small beside the pictures of 64 × 64."""
+    """For maps of 2 × 2 cells, small beside the images of 64 × 64."""
     layers = (nn.Conv2d(3, channels, 32, stride=32), nn.ReLU(), *HEAD, nn.Linear(channels, 3))
-    module, picture = nn.Sequential(*layers), torch.randn(1, 3, 64, 64)
+    module, image = nn.Sequential(*layers), torch.randn(1, 3, 64, 64)
     with Peak() as recorded:
-        explain(module, picture, 1, name, "1", chunk_size=chunk_size, **options)
+        explain(module, image, 1, name, "1", chunk_size=chunk_size, **options)
     return recorded.most
 
 
 def test_the_recorder_sees_what_is_alive_at_one_time():
     with Peak() as recorded:
         for _ in range(3):
-            kept = torch.zeros(1000) + 1
-        (kept.view(10, 100)[0] * 2).sum()
+            values = torch.zeros(1000) + 1
+        (values.view(10, 100)[0] * 2).sum()
     assert recorded.most == 3 * 4000
 
 
