@@ -1,7 +1,7 @@
-"""What the benchmarks share: networks, a clock, memory, and the tables that the book reads.
+"""Shared by the benchmarks: networks, a clock, memory, and the tables that the book reads.
 
-Each benchmark writes ``book/benchmarks/<cpu|cuda>/<its name>.csv``, and ``machine.csv`` beside it: what it
-was measured with. ``book/benchmarks.ipynb`` shows them.
+Each benchmark writes ``book/benchmarks/<cpu|cuda>/<its name>.csv`` and ``machine.csv``, which records the
+machine and the versions. ``book/benchmarks.ipynb`` shows them.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ import gmcam
 from gmcam.preprocessing import Preprocessing
 
 RESULTS = Path(__file__).parents[1] / "book" / "benchmarks"
-Found = TypeVar("Found")
+Output = TypeVar("Output")
 PACKAGES = ("torch", "torchvision", "captum", "grad-cam", "torchcam")
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
-    gc.freeze()  # what was imported stays: no collection need go through it
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
-    made.add_argument("--device", default="cpu", help="cpu or cuda")
-    made.add_argument("--threads", type=int, default=torch.get_num_threads(), help="on the CPU")
-    made.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables")
-    return made
+    """A parser with the options that all benchmarks have."""
+    gc.freeze()  # collections need not visit imported modules
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    options.add_argument("--device", default="cpu", help="cpu or cuda")
+    options.add_argument("--threads", type=int, default=torch.get_num_threads(), help="on the CPU")
+    options.add_argument("--out", type=Path, default=RESULTS, help="folder of the tables")
+    return options
 
 
 def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> gmcam.Network:
@@ -54,15 +54,14 @@ def load(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> 
     return network
 
 
-def pictures(network: gmcam.Network, batch: int, side: int = 0) -> Tensor:
-    """Scenes for a network, on its device and in its dtype; enlarged or reduced to ``side``."""
-    names = [gmcam.lab.scene("cat", "cup", seed=seed).image for seed in range(batch)]
-    inputs = network.prepare(names)
+def scenes(network: gmcam.Network, batch: int, side: int = 0) -> Tensor:
+    """A batch of scenes, on the network's device and in its dtype; resized to ``side``, if given."""
+    inputs = network.prepare([gmcam.lab.scene("cat", "cup", seed=seed).image for seed in range(batch)])
     return F.interpolate(inputs, (side, side), mode="bilinear") if side else inputs
 
 
 def clock(call: Callable[[], object], device: str) -> float:
-    """Seconds of one call, on a GPU between two of its own events."""
+    """Seconds of one call, on a GPU between two CUDA events."""
     if device == "cpu":
         started = time.perf_counter()
         call()
@@ -79,11 +78,10 @@ def clock(call: Callable[[], object], device: str) -> float:
 def timed(
     calls: Mapping[str, Callable[[], object]], device: str, rounds: int, patience: float
 ) -> dict[str, list[float]]:
-    """Seconds of each call in each round. The calls have run once before, which does not count.
+    """Seconds of each call in each round. The caller has run each call once, to warm up.
 
-    Every round goes through them in another order: what a call leaves in caches and in the allocator, and a
-    slow spell of the machine, meets all of them. After ``patience`` seconds, and three rounds, without which
-    a median tells nothing, no other begins.
+    Every round has another order, so that caches, the allocator and slow phases of the machine affect all
+    calls alike. No round begins after ``patience`` seconds, once there are three.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     names, shuffle = list(calls), random.Random(0).shuffle
@@ -93,30 +91,30 @@ def timed(
             break
         shuffle(names)
         for name in names:
-            gc.collect()  # what a library leaves in cycles, graphs among it, would fill the memory
+            gc.collect()  # graphs left in reference cycles would fill the memory
             seconds[name].append(clock(calls[name], device))
     return seconds
 
 
-def held(module: torch.nn.Module, call: Callable[[], Found]) -> tuple[Found, float]:
-    """What a call gives, and the megabytes that autograd holds for its backward pass beside parameters."""
-    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    found: dict[int, int] = {}
+def saved_megabytes(module: torch.nn.Module, call: Callable[[], Output]) -> tuple[Output, float]:
+    """A call's output, and the megabytes that autograd saves for its backward pass, without parameters."""
+    parameters = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # a result that its own graph holds would never be freed
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()  # an output saved by its own graph would never be freed
 
     gc.collect()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = call()
-    return result, sum(found.values()) / 1e6
+        output = call()
+    return output, sum(saved.values()) / 1e6
 
 
 def peak(call: Callable[[], object], device: str) -> float:
-    """Megabytes that a call takes at most beyond what there was before it."""
+    """The peak memory of a call in megabytes, above the memory in use before it."""
     if device != "cpu":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -128,14 +126,14 @@ def peak(call: Callable[[], object], device: str) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the highest is counted from here
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak
     before = kilobytes("VmRSS")
     call()
     return (kilobytes("VmHWM") - before) / 1e3
 
 
 def write(name: str, rows: Sequence[Mapping[str, object]], options: argparse.Namespace) -> None:
-    """A table of the book, and beside it what it was measured with."""
+    """Write a table of the book, and the machine and versions that it was measured with."""
     folder = options.out / options.device
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.csv").open("w", newline="") as file:

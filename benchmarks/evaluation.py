@@ -1,15 +1,14 @@
-"""What an evaluation costs over the passes that it needs, how fast it is, and what more processes gain.
+"""The cost of an evaluation relative to its forward passes, its speed, and the gain of more processes.
 
     python benchmarks/evaluation.py [--device cpu|cuda] [--dataset collage|voc] [--root DIR] [--network NAME]
 
-First one process with all threads: every call of the network is counted with its batch size while the
-run is timed (from its start to its tables); then the same passes are made bare, on noise, in the usual
-layout and with channels last: forward passes in inference mode, those with gradients as one forward and
-backward pass at the layer. Then the article's ten methods on each of ``--article``: pictures and passes a
-second, without the curves of insertion and deletion and with them. On a CPU at last one process with one
-thread, two of them, and two nodes of one process each, which find each other by an address as they would
-on two machines: blocks per second between the first block and the last, so that starting Python does not
-count.
+First one process with all threads: every call of the network is counted with its batch size while the run is
+timed, from its start to its tables; then the same passes run alone, on noise, in the usual layout and with
+channels last: forward passes in inference mode, those with gradients as one forward and backward pass at the
+layer. Then the article's ten methods on each network of ``--article``: images and passes a second, without
+insertion and deletion curves and with the article's 224 pixels a step. On a CPU, finally, one process with
+one thread, two of them, and two nodes of one process each, which find each other by an address as on two
+machines: blocks a second between the first block and the last, so that the start of Python does not count.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ Passes = Counter[tuple[int, bool]]
 
 
 def passes_of(network: gmcam.Network, run: Callable[[], object]) -> tuple[float, Passes]:
-    """Seconds of ``run()``, and how often the network ran by batch size, with gradients or without."""
+    """Seconds of ``run()``, and the network's passes by batch size, with and without gradients."""
     counted: Passes = Counter()
 
     def count(_module: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -56,14 +55,14 @@ def passes_of(network: gmcam.Network, run: Callable[[], object]) -> tuple[float,
 
 
 def bare(network: gmcam.Network, counted: Passes, layer: str, last: bool) -> float:
-    """Seconds of the same passes and nothing else."""
+    """Seconds of the same passes alone."""
     module = network.module
     layout = torch.channels_last if last else torch.contiguous_format
     device = next(module.parameters()).device
     total = 0.0
     for (batch, gradients), times in counted.items():
         inputs = torch.rand(batch, *network.input_shape).to(device, memory_format=layout)
-        for number in range(times + 1):  # the first of each kind does not count
+        for number in range(times + 1):  # the first of each kind is not timed
             started = time.perf_counter()
             if gradients:
                 gmcam.capture(module, inputs, [0] * batch, [layer])
@@ -77,7 +76,7 @@ def bare(network: gmcam.Network, counted: Passes, layer: str, last: bool) -> flo
 
 
 def measured(network: gmcam.Network, dataset: Dataset, choices: Choices) -> tuple[dict[str, Any], Passes]:
-    """A row: how long a whole run takes, and with how many passes."""
+    """A row for a whole run, and its passes."""
     with tempfile.TemporaryDirectory() as folder:
         seconds, counted = passes_of(network, lambda: evaluate(network, dataset, choices, Path(folder)))
     passes = sum(batch * count for (batch, _), count in counted.items())
@@ -86,23 +85,23 @@ def measured(network: gmcam.Network, dataset: Dataset, choices: Choices) -> tupl
         "dataset": dataset.name,
         "methods": len(choices.methods),
         "pixels": choices.pixels,
-        "pictures": len(dataset),
+        "images": len(dataset),
         "seconds": round(seconds, 2),
         "passes": passes,
-        "pictures a second": round(len(dataset) / seconds, 3),
+        "images a second": round(len(dataset) / seconds, 3),
         "passes a second": round(passes / seconds, 1),
     }
     return row, counted
 
 
-def rate(arguments: list[str], out: Path, ranks: int, nodes: int = 1) -> float:
-    """Blocks per second of ``nodes`` times ``ranks`` processes with one thread each."""
+def rate(arguments: list[str], out: Path, processes: int, nodes: int = 1) -> float:
+    """Blocks a second of ``nodes`` times ``processes`` processes with one thread each."""
     launch = [sys.executable]
-    if ranks * nodes > 1:
+    if processes * nodes > 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
-        launch += ["-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={ranks}"]
+        launch += ["-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={processes}"]
         launch += ["--rdzv-backend=c10d", f"--rdzv-endpoint={address}", "--rdzv-id=benchmark"]
     command = [*launch, "-m", "gmcam", "evaluate", *arguments, "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -114,25 +113,25 @@ def rate(arguments: list[str], out: Path, ranks: int, nodes: int = 1) -> float:
         if process.wait():
             raise SystemExit(f"a process ended with {process.returncode}: {' '.join(command)}")
     ends = sorted(path.stat().st_mtime for path in (out / "records").iterdir())
-    processes = ranks * nodes
-    return (len(ends) - processes) / (ends[-1] - ends[processes - 1])
+    first = processes * nodes - 1  # every process has finished a block
+    return (len(ends) - 1 - first) / (ends[-1] - ends[first])
 
 
 def shared(options: argparse.Namespace, layer: str) -> list[dict[str, Any]]:
     """A row for one process, for two, and for two nodes of one."""
     root = ["--root", str(options.root)] if options.root else []
-    arguments = ["--dataset", options.dataset, *root, "--limit", str(options.limit), "--pixels", "0"]
+    arguments = ["--dataset", options.dataset, *root, "--limit", str(options.limit), "--steps", "0"]
     arguments += ["--network", options.network, "--layer", layer, "--methods", ",".join(ONE_PASS)]
     arguments += ["--batch", str(options.batch)]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for ranks, nodes in ((1, 1), (2, 1), (1, 2)):
-            blocks = rate(arguments, Path(folder, f"{ranks}-{nodes}"), ranks, nodes)
+        for processes, nodes in ((1, 1), (2, 1), (1, 2)):
+            blocks = rate(arguments, Path(folder, f"{processes}-{nodes}"), processes, nodes)
             rows.append(
                 {
                     "network": options.network,
                     "nodes": nodes,
-                    "processes a node": ranks,
+                    "processes a node": processes,
                     "blocks a second": round(blocks, 3),
                 }
             )
@@ -140,31 +139,31 @@ def shared(options: argparse.Namespace, layer: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    more = parser(__doc__ or "")
-    more.add_argument("--dataset", default="collage")
-    more.add_argument("--root", type=Path)
-    more.add_argument("--network", default="collage-vgg")
-    more.add_argument("--limit", type=int, default=32)
-    more.add_argument("--batch", type=int, default=8)
-    more.add_argument("--article", nargs="*", default=["collage-vgg"], metavar="NETWORK")
-    more.add_argument("--pictures", type=int, default=8, help="for the article's methods")
-    options = more.parse_args()
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--dataset", default="collage")
+    arguments.add_argument("--root", type=Path)
+    arguments.add_argument("--network", default="collage-vgg")
+    arguments.add_argument("--limit", type=int, default=32)
+    arguments.add_argument("--batch", type=int, default=8)
+    arguments.add_argument("--article", nargs="*", default=["collage-vgg"], metavar="NETWORK")
+    arguments.add_argument("--images", type=int, default=8, help="for the article's methods")
+    options = arguments.parse_args()
     torch.set_num_threads(options.threads)
-    # Weights where there are some: the command line, which starts the other processes, loads them too.
+    # With weights, because the command line, which starts the other processes, loads them too.
     network = gmcam.load(options.network)
     network.module.to(options.device)
     layer = network.layer_path()
     dataset = open_dataset(options.dataset, options.root, limit=options.limit)
-    row, counted = measured(network, dataset, Choices(ONE_PASS, layer, pixels=0, batch=options.batch))
+    row, counted = measured(network, dataset, Choices(ONE_PASS, layer, steps=0, batch=options.batch))
     for last, column in ((False, "over bare passes"), (True, "over bare passes, channels last")):
         row[column] = round(row["seconds"] / bare(network, counted, layer, last), 3)
     write("evaluation", [row], options)
-    few = open_dataset(options.dataset, options.root, limit=options.pictures)
+    few = open_dataset(options.dataset, options.root, limit=options.images)
     rows = []
     for name in options.article:
         network = load(name, options.device)
         for pixels in (0, 224):
-            rows.append(measured(network, few, Choices(ARTICLE, pixels=pixels))[0])
+            rows.append(measured(network, few, Choices(tuple(ARTICLE.split(",")), pixels=pixels))[0])
             write("article", rows, options)
     if options.device == "cpu":
         write("processes", shared(options, layer), options)

@@ -1,14 +1,14 @@
-"""Every method beside the same method in grad-cam, torch-cam and Captum, and the bare forward pass.
+"""Every method compared with grad-cam, torch-cam and Captum, and with the bare forward pass.
 
     python benchmarks/methods.py [--device cpu|cuda] [--networks resnet50 …] [--batches 1 8 32] [--rounds 15]
 
-All calls of a row run in turn, round after round, in a shuffled order. Ours is timed from the input tensor
-to picture-sized maps, grad-cam likewise; torch-cam and Captum stop at the layer's own resolution, so they
-are spared the up-sampling. Whether a library gives the same maps is measured beside its time: the largest
-difference after rectifying, up-sampling and scaling to [0, 1]. torchvision's networks get random weights.
-Score-CAM and Ablation-CAM run the network once for each channel: they explain one picture, on torchvision's
-networks at an early layer of few channels, in equal chunks. A picture's thousand classes, and four layers
-at once, are rows of their own. On a GPU, bfloat16 follows float32.
+The calls of a row run in a shuffled order in every round. gmcam and grad-cam are timed from the input tensor
+to maps of the image's size; torch-cam and Captum stop at the layer's resolution, so they save the
+up-sampling. The largest difference of a library's maps from gmcam's is measured as well, after rectifying,
+up-sampling and scaling to [0, 1]. torchvision's networks have random weights. Score-CAM and Ablation-CAM run
+the network once per channel, so they explain one image, on torchvision's networks at an early layer with few
+channels, in equal chunks. A thousand classes of one image, and four layers at once, are separate rows. On a
+GPU, bfloat16 follows float32.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ import captum.attr
 import pytorch_grad_cam
 import torch
 import torchcam.methods
-from common import held, load, parser, pictures, timed, write
+from common import load, parser, saved_megabytes, scenes, timed, write
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 import gmcam
-from gmcam.capture import find_layer
-from gmcam.postprocess import normalise, upsample
+from gmcam._hooks import find_layer
+from gmcam.postprocess import min_max, upsample
 
 Call = Callable[[], Tensor]
 Row = dict[str, object]
 
 FORWARD = ("forward pass", "bare")
 NETWORKS = ("vgg16", "resnet50", "mobilenet_v2", "collage-vgg", "collage-resnet")
-# One pass each; then those that need more than one, for which a single picture has to do.
+# One pass each; then methods of several passes, on a single image.
 ONE_PASS = (
     "cam",
     "grad_cam",
@@ -76,7 +76,7 @@ CAPTUM = {"grad_cam": captum.attr.LayerGradCam, "hires_cam": captum.attr.LayerGr
 def with_grad_cam(
     network: gmcam.Network, inputs: Tensor, targets: list[int], name: str, layer: str
 ) -> Tensor:
-    with GRAD_CAM[name](network.module, [find_layer(network.module, layer)]) as method:
+    with GRAD_CAM[name](network.module, [find_layer(network.module, layer)[1]]) as method:
         if name in PER_CHANNEL:
             method.batch_size = gmcam.METHODS[name].options["chunk_size"]
         return torch.from_numpy(method(inputs, [ClassifierOutputTarget(target) for target in targets]))
@@ -98,7 +98,7 @@ def with_torch_cam(
 
 
 def with_captum(network: gmcam.Network, inputs: Tensor, targets: list[int], name: str, layer: str) -> Tensor:
-    method = CAPTUM[name](network.module, find_layer(network.module, layer))
+    method = CAPTUM[name](network.module, find_layer(network.module, layer)[1])
     maps: Tensor = method.attribute(inputs, targets).sum(1)
     return maps
 
@@ -111,24 +111,24 @@ LIBRARIES = {
 
 
 def bare(network: gmcam.Network, inputs: Tensor, last: bool = False) -> Tensor:
-    """The forward pass that everything is divided by; with channels last as a row of its own."""
+    """The forward pass that all times are divided by. ``last``: with channels last, a separate row."""
     layout = torch.channels_last if last else torch.contiguous_format
     with torch.inference_mode():
         scores: Tensor = network.module(inputs.contiguous(memory_format=layout))
         return scores
 
 
-def ours(network: gmcam.Network, inputs: Tensor, targets: list[int], name: str, layer: str) -> Tensor:
+def with_gmcam(network: gmcam.Network, inputs: Tensor, targets: list[int], name: str, layer: str) -> Tensor:
     return gmcam.explain(network, inputs, targets, method=name, layer=layer).raw
 
 
 def contenders(network: gmcam.Network, inputs: Tensor, name: str) -> dict[str, Call]:
-    """Who → a call that gives the method's maps of each picture's top class."""
+    """Library → a call that computes the method's maps for each image's top class."""
     layer = network.layer_path()
     if name in PER_CHANNEL:
         layer = EARLY.get(network.name, layer)
     targets = bare(network, inputs).argmax(1).tolist()
-    calls: dict[str, Call] = {"gmcam": partial(ours, network, inputs, targets, name, layer)}
+    calls: dict[str, Call] = {"gmcam": partial(with_gmcam, network, inputs, targets, name, layer)}
     for library, (methods, call) in LIBRARIES.items():
         if name in methods:
             calls[library] = partial(call, network, inputs, targets, name, layer)
@@ -136,16 +136,16 @@ def contenders(network: gmcam.Network, inputs: Tensor, name: str) -> dict[str, C
 
 
 def unit(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Rectified, scaled, at the picture's size: what all libraries' maps can be brought to."""
+    """Maps rectified, scaled and at the image's size, which makes all libraries' maps comparable."""
     maps = maps.detach().float().cpu().relu()
-    return normalise(upsample(normalise(maps)[0], size))[0]
+    return min_max(upsample(min_max(maps)[0], size))[0]
 
 
 def rows_of(
     network: gmcam.Network, batch: int, names: Sequence[str], options: argparse.Namespace
 ) -> Iterator[Row]:
-    """A row for each call that works, and one with the reason for each that a library refuses."""
-    inputs = pictures(network, batch)
+    """A row for each call: its times, or the reason why a library refuses it."""
+    inputs = scenes(network, batch)
     size = (inputs.shape[2], inputs.shape[3])
     about: Row = {
         "network": network.name,
@@ -157,56 +157,58 @@ def rows_of(
         ("forward pass", "channels last"): partial(bare, network, inputs, last=True),
     }
     for name in names:
-        calls |= {(name, who): call for who, call in contenders(network, inputs, name).items()}
+        calls |= {(name, library): call for library, call in contenders(network, inputs, name).items()}
     if batch == 1 and names == ONE_PASS and network.name == "resnet50":
         last, stages = network.layer_path(), list(network.layers.values())[-4:]
         for name in ("grad_cam", "gmcam"):
-            every = partial(ours, network, inputs, list(range(1000)), name, last)
-            calls[f"{name}, 1000 classes", "gmcam"] = every
-            calls[f"{name}, 4 layers", "gmcam"] = partial(explain_layers, network, inputs, name, stages)
-    found: dict[tuple[str, str], Row] = {}
-    mine: dict[str, Tensor] = {}
+            calls[f"{name}, 1000 classes", "gmcam"] = partial(
+                with_gmcam, network, inputs, list(range(1000)), name, last
+            )
+            calls[f"{name}, 4 layers", "gmcam"] = partial(layer_maps, network, inputs, name, stages)
+    rows: dict[tuple[str, str], Row] = {}
+    references: dict[str, Tensor] = {}
     for call in list(calls):
         try:
-            maps, kept = held(network.module, calls[call])
-        except Exception as error:  # whatever a library raises for a network or a dtype
-            found[call] = {"refused": (str(error).splitlines() or [type(error).__name__])[0]}
+            maps, megabytes = saved_megabytes(network.module, calls[call])
+        except Exception as error:  # any error that a library raises for a network or a dtype
+            rows[call] = {"refused": (str(error).splitlines() or [type(error).__name__])[0]}
             del calls[call]
             continue
-        found[call] = {"held": round(kept, 2)}
-        method, who = call
-        if who == "gmcam":
-            mine[method] = maps
-        elif method in mine:
-            off = (unit(maps, size) - unit(mine[method], size)).abs().max()
-            found[call]["difference"] = f"{float(off):.1e}"
+        rows[call] = {"held": round(megabytes, 2)}
+        method, library = call
+        if library == "gmcam":
+            references[method] = maps
+        elif method in references:
+            difference = (unit(maps, size) - unit(references[method], size)).abs().max()
+            rows[call]["difference"] = f"{float(difference):.1e}"
     seconds = timed(calls, options.device, options.rounds, options.patience)
     for call, values in seconds.items():
         ratios = sorted(v / f for v, f in zip(values, seconds[FORWARD], strict=True))
-        found[call] |= {
+        rows[call] |= {
             "milliseconds": round(statistics.median(values) * 1000, 3),
             "passes": round(statistics.median(ratios), 3),
             "low": round(ratios[len(ratios) // 4], 3),
             "high": round(ratios[-1 - len(ratios) // 4], 3),
             "rounds": len(values),
         }
-    for (method, who), row in found.items():
+    for (method, library), row in rows.items():
         if names == ONE_PASS or method != "forward pass":
-            yield {**about, "method": method, "library": who, **row}
+            yield {**about, "method": method, "library": library, **row}
 
 
-def explain_layers(network: gmcam.Network, inputs: Tensor, name: str, layers: list[str]) -> Tensor:
-    """Several layers at once: their maps at the picture's size, one after the other."""
-    return torch.cat([one.maps for one in gmcam.explain(network, inputs, method=name, layer=layers)])
+def layer_maps(network: gmcam.Network, inputs: Tensor, name: str, layers: list[str]) -> Tensor:
+    """The maps of several layers at the image's size, one after the other."""
+    results = gmcam.explain_layers(network, inputs, layers=layers, method=name)
+    return torch.cat([result.maps for result in results])
 
 
 def main() -> None:
-    more = parser(__doc__ or "")
-    more.add_argument("--networks", nargs="+", default=NETWORKS)
-    more.add_argument("--batches", nargs="+", type=int, default=(1, 8, 32))
-    more.add_argument("--rounds", type=int, default=15)
-    more.add_argument("--patience", type=float, default=30, help="seconds for each table")
-    options = more.parse_args()
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--networks", nargs="+", default=NETWORKS)
+    arguments.add_argument("--batches", nargs="+", type=int, default=(1, 8, 32))
+    arguments.add_argument("--rounds", type=int, default=15)
+    arguments.add_argument("--patience", type=float, default=30, help="seconds for each table")
+    options = arguments.parse_args()
     torch.set_num_threads(options.threads)
     rows: list[Row] = []
     for dtype in (torch.float32, torch.bfloat16)[: 1 if options.device == "cpu" else 2]:

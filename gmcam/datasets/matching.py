@@ -1,85 +1,57 @@
 """Which of a network's classes stand for a dataset's class, such as 118 breeds for VOC's dog.
-
-``matching.json`` matches the objects of PASCAL VOC and COCO with ImageNet's classes, and gives a reason
-for each. An ImageNet class counts where what it usually names is such an object. Left out are things
-named for what they carry or hold, and parts, unless ImageNet has no class for the whole. Where VOC's
-annotation guidelines (http://host.robots.ox.ac.uk/pascal/VOC/voc2012/guidelines.html) draw a line, it is
-drawn there; the others are this project's choice, made with WordNet's definitions of ImageNet's classes.
-"""
-
-from __future__ import annotations
+``matching.json`` matches the objects of PASCAL VOC and COCO with ImageNet's classes, each with a reason. An
+ImageNet class counts if it usually names such an object. Objects named for what they carry or hold are left
+out, and so are parts, unless ImageNet has no class for the whole. The table follows VOC's guidelines
+(http://host.robots.ox.ac.uk/pascal/VOC/voc2012/guidelines.html), or else WordNet's definitions."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from torchvision.models import SqueezeNet1_0_Weights
-
-# Torchvision's names of the 1000 classes, in the order of the logits; all its ImageNet weights share them.
-IMAGENET_CLASSES: tuple[str, ...] = tuple(SqueezeNet1_0_Weights.IMAGENET1K_V1.meta["categories"])
-_RUN = " ... "
+from gmcam.datasets.imagenet import IMAGENET_CLASSES
 
 
-@dataclass(frozen=True)
-class Match:
-    """The ImageNet classes that stand for an object, by index, and why these; none for some objects."""
+class Match(NamedTuple):
+    """The ImageNet classes that stand for an object, by index, and the reason; none for some objects."""
 
     indices: tuple[int, ...]
     why: str
 
 
-def _indices(entry: str) -> range:
-    """The index of ``"name"``, or those of the run ``"first ... last"``."""
-    ends = [IMAGENET_CLASSES.index(name) for name in entry.split(_RUN)]
-    return range(ends[0], ends[-1] + 1)
-
-
 _TABLE = json.loads(Path(__file__).with_name("matching.json").read_text("utf-8"))
 _ALIASES: dict[str, str] = _TABLE["aliases"]
-# Every object of COCO by its name there, and of VOC by its own.
-MATCHES = {
-    name: Match(tuple(index for run in entry["classes"] for index in _indices(run)), entry["why"])
-    for name, entry in _TABLE["objects"].items()
-}
+MATCHES: dict[str, Match] = {}  # every object of COCO by COCO's name, and of VOC by VOC's
+for _name, _entry in _TABLE["objects"].items():  # classes are names, or runs "first ... last"
+    _runs = [[IMAGENET_CLASSES.index(end) for end in run.split(" ... ")] for run in _entry["classes"]]
+    _indices = tuple(index for run in _runs for index in range(run[0], run[-1] + 1))
+    MATCHES[_name] = Match(_indices, _entry["why"])
 MATCHES |= {alias: MATCHES[name] for alias, name in _ALIASES.items()}
 
 
 def class_groups(network_classes: Sequence[str], labels: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """For each class of a dataset, the indices of the network's classes that stand for it.
+    ``network_classes``: one name per logit. ``labels``: all classes of the dataset. For a network with
+    ImageNet's 1000 classes, ``MATCHES`` decides, unless the dataset has these too. Otherwise equal names
+    match, or else names equal up to case and VOC's and COCO's synonyms. Labels without a match are left out;
+    ``ValueError`` if none is left.
 
-    ``network_classes``: one name per logit. ``labels``: all classes of the dataset; its own 1000 tell
-    ImageNet, where a kite is a bird, from COCO, where it flies on a string. A network trained on ImageNet
-    has ``MATCHES`` for any other dataset. Otherwise equal names match: spelt alike or, where there is
-    none, in whatever case or under VOC's and COCO's two names for one thing. A label that no class stands
-    for is left out. Raises ``ValueError`` where that leaves none.
-
-    >>> from gmcam.datasets import class_groups
-    >>> class_groups(["cat", "cup"], ["Cat", "dog"])
+    >>> gmcam.datasets.class_groups(["cat", "cup"], ["Cat", "dog"])
     {'Cat': (0,)}
     """
+
+    def plain(name: str) -> str:
+        return _ALIASES.get(name.casefold(), name.casefold())
+
     if tuple(network_classes) == IMAGENET_CLASSES and set(labels) != set(IMAGENET_CLASSES):
         groups = {label: MATCHES[label].indices for label in labels if label in MATCHES}
-    else:
-        groups = {label: _namesakes(network_classes, label) for label in labels}
-    found = {label: indices for label, indices in groups.items() if indices}
-    if not found:
-        raise ValueError(
-            f"none of the dataset's classes ({_some(labels)}) is among the network's "
-            f"({_some(network_classes)})"
-        )
-    return found
-
-
-def _namesakes(names: Sequence[str], label: str) -> tuple[int, ...]:
-    # ImageNet has a dog called Cardigan and a garment called cardigan: letter by letter comes first.
-    exact = tuple(index for index, name in enumerate(names) if name == label)
-    return exact or tuple(index for index, name in enumerate(names) if _plain(name) == _plain(label))
-
-
-def _plain(name: str) -> str:
-    return _ALIASES.get(name.casefold(), name.casefold())
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join([*names[:3], "…"] if len(names) > 3 else names) or "without names"
+    else:  # exact names first: ImageNet has a dog called Cardigan and a garment called cardigan
+        groups = {}
+        for label in labels:
+            exact = [i for i, name in enumerate(network_classes) if name == label]
+            alike = (i for i, name in enumerate(network_classes) if plain(name) == plain(label))
+            groups[label] = tuple(exact or alike)
+    if not (groups := {label: indices for label, indices in groups.items() if indices}):
+        theirs, expected = (", ".join(names[:3]) or "none" for names in (network_classes, labels))
+        raise ValueError(f"expected classes such as {expected}, got {theirs}: choose another dataset")
+    return groups

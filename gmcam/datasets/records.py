@@ -1,34 +1,40 @@
-"""What the evaluation asks of a dataset: pictures, one by one, with what is known about them."""
+"""Images with ground truth, in the form that an evaluation reads."""
 
-from __future__ import annotations
-
+import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
+Root = str | os.PathLike[str]
+Objects = list[tuple[Sequence[float], bool]]  # box and flag ``difficult`` of each object
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Truth:
-    """One class in one picture of H × W pixels, all its objects together.
-
-    ``mask`` (H, W) bool, None where the dataset has no masks. ``boxes`` (k, 4) float (left, upper,
-    right, lower; right and lower exclusive), one per object, None where it has none. ``difficult``
-    (k,) bool: objects that the dataset's authors advise not to count.
-    """
+    """All objects of one class in an image of H × W pixels; None for what the dataset does not provide.
+    ``mask`` (H, W) bool: their union. ``boxes`` (k, 4) float: left, upper, right, lower of each, the last two
+    exclusive. ``difficult`` (k,) bool: those that the dataset's authors advise to ignore."""
 
     label: str
     mask: np.ndarray | None = None
     boxes: np.ndarray | None = None
     difficult: np.ndarray | None = None
 
+    @classmethod
+    def of(cls, label: str, mask: np.ndarray, objects: Objects) -> Self:
+        """A class with a mask and any number of objects."""
+        boxes = np.array([box for box, _ in objects], float).reshape(-1, 4)
+        return cls(label, mask, boxes, np.array([difficult for _, difficult in objects], bool))
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Record:
-    """A picture and the classes in it. ``void`` (H, W) bool: pixels that belong to nobody and count
-    neither for nor against a map, None where there are none."""
+    """An image and its classes. ``void`` (H, W) bool: pixels that count neither for nor against a map."""
 
     name: str
     image: Image.Image
@@ -36,11 +42,10 @@ class Record:
     void: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
-    """``names``: one per picture, no two alike. ``classes``: what pictures are labelled with.
-    ``read(index)`` opens a picture, or raises ``ValueError`` or ``OSError`` where it cannot be read.
-    """
+    """Images that are read one at a time. ``classes``: all labels. ``names``: one per image, unique, or
+    ``ValueError``. ``read(index)``: an image with its ground truth, or an error; picklable for workers."""
 
     name: str
     classes: tuple[str, ...]
@@ -48,11 +53,17 @@ class Dataset:
     read: Callable[[int], Record]
 
     def __post_init__(self) -> None:
-        twice = [name for name, count in Counter(self.names).items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"{self.name} holds two pictures called {twice[0]}; every picture has a name of its own"
-            )
+        [(name, count)] = Counter(self.names).most_common(1) or [("no name", 0)]
+        if count != 1:
+            raise ValueError(f"expected unique names in {self.name}, got {name!r} {count} times: rename")
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def existing(path: Path, layout: str) -> Path:
+    """``path``; raise ``ValueError`` with its neighbours and the ``layout`` if it does not exist."""
+    if not path.exists():
+        neighbours = ", ".join(sorted(entry.name for entry in path.parent.glob("*"))[:4]) or "nothing"
+        raise ValueError(f"expected {path}, got a folder with {neighbours}: choose another split; {layout}")
+    return path

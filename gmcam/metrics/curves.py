@@ -1,29 +1,26 @@
-"""Insertion and deletion: what a network says while the pixels that a map calls salient come or go.
-
-Petsiuk, Das and Saenko, *RISE: Randomized Input Sampling for Explanation of Black-box Models*, 2018.
-"""
-
-from __future__ import annotations
+"""Insertion and deletion: the probability of a class as salient pixels are inserted or deleted.
+Petsiuk, Das and Saenko, *RISE: Randomized Input Sampling for Explanation of Black-box Models*, 2018."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gmcam.capture import forward, without_gradients
+from gmcam._hooks import forward, without_gradients
 from gmcam.chunks import in_chunks
 from gmcam.network import Network
+from gmcam.outputs import class_indices, probabilities
+from gmcam.registry import require_counts
+
+STEPS = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curves:
-    """Probability of each picture's class after every step: ``insertion`` and ``deletion`` (N, S + 1).
-
-    ``fractions`` (S + 1,): the share of the pixels that have been uncovered or removed, from 0 to 1.
-    """
+    """Probability after every step: ``insertion`` and ``deletion`` (N, S + 1), over ``fractions`` (S + 1,) of
+    the pixels, from 0 to 1; the area under a curve is that by the trapezoid rule, in [0, 1]."""
 
     fractions: Tensor
     insertion: Tensor
@@ -31,116 +28,92 @@ class Curves:
 
     @property
     def insertion_area(self) -> Tensor:
-        """(N,): area under each insertion curve by the trapezoid rule, in [0, 1]; higher is better."""
+        """(N,): area under each insertion curve; higher is better."""
         return torch.trapezoid(self.insertion, self.fractions)
 
     @property
     def deletion_area(self) -> Tensor:
-        """(N,): area under each deletion curve by the trapezoid rule, in [0, 1]; lower is better."""
+        """(N,): area under each deletion curve; lower is better."""
         return torch.trapezoid(self.deletion, self.fractions)
 
 
 def pixel_ranks(maps: Tensor) -> Tensor:
-    """How many pixels come before each one: 0 for the most salient. (N, H, W) → (N, H, W) int64.
-
-    Equal pixels go row by row, so that the order depends on nothing but the values. Raises
-    ``ValueError`` for a wrong shape or NaN.
-    """
-    if maps.ndim != 3:
-        raise ValueError(f"saliency maps have shape (N, H, W), not {tuple(maps.shape)}")
-    if maps.isnan().any():
-        raise ValueError("the maps hold NaN, which has no rank")
-    order = maps.flatten(1).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(order.shape[1], device=maps.device).expand_as(order)
-    return torch.empty_like(order).scatter_(1, order, places).reshape(maps.shape)
+    """Rank of each pixel, 0 for the most salient: (N, H, W) → (N, H, W) int64.
+    Equal pixels follow one random permutation, the same for all maps of H × W pixels, on all devices. In
+    reading order, an object's mask would be inserted from top to bottom: on ``collage-resnet`` its insertion
+    area is then 0.46, shuffled 0.60, and Grad-CAM's is 0.56. Raises ``ValueError`` for a wrong shape or
+    NaN."""
+    if maps.ndim != 3 or maps.isnan().any():
+        raise ValueError(f"expected maps (N, H, W) without NaN, got {tuple(maps.shape)}: check them")
+    flat = maps.flatten(1)
+    places = torch.arange(flat.shape[1], device=maps.device)
+    shuffled = torch.randperm(len(places), generator=torch.Generator().manual_seed(0)).to(maps.device)
+    order = shuffled[flat[:, shuffled].argsort(dim=1, descending=True, stable=True)]
+    return torch.empty_like(order).scatter_(1, order, places.expand_as(order)).reshape(maps.shape)
 
 
 def blurred(inputs: Tensor) -> Tensor:
-    """RISE's blurred copy of (N, C, H, W) inputs, each channel by itself, zeros beyond the border.
-
-    The kernel is what RISE's authors use: a single 1 in the middle of 11 × 11 zeros, smoothed with a
-    Gaussian of σ = 5 whose borders are reflected. That is called a Gaussian and is nearly a box: its
-    corner is 0.876 of its centre, where a Gaussian of σ = 5 has exp(−1) = 0.368. It is kept so that
-    areas can be compared with those of others. Zeros are the mean colour where the inputs are
-    normalised. Raises ``ValueError`` for a wrong shape.
-    """
+    """RISE's blurred copy of (N, C, H, W) inputs, channel by channel, with zeros beyond the border.
+    The kernel is that of RISE's authors, for comparable areas: 11 × 11 zeros with a 1 in the centre, smoothed
+    with a Gaussian of σ = 5 and reflected borders; its corner is 0.876 of its centre instead of exp(−1) =
+    0.368. Raises ``ValueError`` for a wrong shape."""
     if inputs.ndim != 4:
-        raise ValueError(f"inputs have shape (N, C, H, W), not {tuple(inputs.shape)}")
-    from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]  # heavy, and used here alone
-
-    spike = np.zeros((11, 11))
-    spike[5, 5] = 1
-    kernel = torch.from_numpy(gaussian_filter(spike, sigma=5, mode="reflect")).to(inputs)
-    channels = inputs.shape[1]
+        raise ValueError(f"expected inputs (N, C, H, W), got {tuple(inputs.shape)}: add a batch dimension")
+    offsets = torch.arange(-20, 21)  # four σ
+    bell = torch.exp(-0.5 * (offsets.double() / 5) ** 2)
+    mirrored = (torch.arange(11)[:, None] + offsets) % 22  # 0 … 10, then 10 … 0, and so on
+    row = (bell * ((mirrored == 5) | (mirrored == 16))).sum(1) / bell.sum()
+    kernel, channels = torch.outer(row, row).to(inputs), inputs.shape[1]
     return F.conv2d(inputs, kernel.expand(channels, 1, -1, -1), padding=5, groups=channels)
 
 
 def curves(
     network: Network,
     inputs: Tensor,
-    targets: Tensor | Sequence[str | int],
+    target: str | int | Sequence[str | int] | Tensor,
     maps: Tensor,
-    pixels: int = 224,
+    *,
+    steps: int = STEPS,
+    pixels: int | None = None,
     chunk_size: int = 32,
 ) -> Curves:
-    """Insertion and deletion curves of N pictures: the softmax probability of each one's class.
-
-    ``inputs`` (N, C, H, W), preprocessed; ``targets``, N class indices or a list of indices and names;
-    ``maps`` (N, H, W). Each of S steps takes the next ``pixels`` pixels, the most salient first, and the
-    last step what is left. Deletion sets them to zero in the picture; insertion uncovers them on a
-    ``blurred`` copy. What both share is run once: the whole picture, and the picture of zeros for all
-    N. The other states of all pictures run ``chunk_size`` at a time, and no more of them are held.
-
-    The network is left as it was found. Raises ``ValueError`` for shapes that do not fit, targets out
-    of range, NaN in the maps, or counts below one.
-    """
-    if pixels < 1 or chunk_size < 1:
-        raise ValueError(f"pixels and chunk_size count from 1 on, not {pixels} and {chunk_size}")
+    """Insertion and deletion curves of N images: the probability of each one's target.
+    ``inputs`` (N, C, H, W), preprocessed. ``target``: one class, or one per image. ``maps`` (N, H, W). Each
+    of ``steps`` equal steps takes the next most salient pixels; with ``pixels``, a step takes that many, such
+    as the article's 224. Deletion sets them to zero; insertion uncovers them on a ``blurred`` copy. With 50
+    steps, areas differ from those at 224 pixels a step by 0.0008 on average and by at most 0.003 in 95 % of
+    268 curves, on VOC photographs (``squeezenet1_0``) and collages (``collage-vgg``); the largest difference
+    is 0.0044. The network runs 2 S times per image, ``chunk_size`` states at a time, and is left
+    as found. ``ValueError`` for shapes that do not fit, targets out of range, NaN, and counts below 1."""
+    require_counts(steps=steps, pixels=1 if pixels is None else pixels, chunk_size=chunk_size)
     inputs = network.prepare(inputs)
-    count, height, width = len(inputs), *inputs.shape[2:]
+    count, _, height, width = inputs.shape
     if maps.shape != (count, height, width):
-        raise ValueError(f"maps for these inputs are {(count, height, width)}, not {tuple(maps.shape)}")
-    if not isinstance(targets, Tensor):
-        targets = torch.tensor([network.class_index(target) for target in targets], dtype=torch.long)
-    classes = targets.to(inputs.device)
-    if classes.shape != (count,) or classes.is_floating_point() or classes.dtype == torch.bool:
-        raise ValueError(f"targets are class indices, one for each of {count} pictures, not {targets}")
-    ranks = pixel_ranks(maps.to(inputs.device))
-    # How many pixels have been taken after each step; after the last one all have.
-    taken = torch.arange(0, height * width + pixels, pixels, device=inputs.device).clamp(max=height * width)
-    steps = len(taken) - 1
-
+        raise ValueError(f"expected maps {(count, height, width)}, got {tuple(maps.shape)}: pass one each")
+    total, ranks = height * width, pixel_ranks(maps.to(inputs.device))
+    taken = torch.arange(steps + 1) * total // steps if pixels is None else torch.arange(0, total, pixels)
+    taken = torch.cat([taken[taken < total], torch.tensor([total])]).to(inputs.device)
     with without_gradients(network.module):
-        blank = _probabilities(network, inputs.new_zeros((1, *inputs.shape[1:])))[0]
-        for target in classes.tolist():
-            if not 0 <= target < len(blank):
-                raise ValueError(f"class {target} is out of range: the classes are 0 to {len(blank) - 1}")
-        backdrop = blurred(inputs)
-        found = blank.new_empty((count, 2, steps))  # insertion and deletion, without their last steps
+        blank = probabilities(forward(network.module, inputs.new_zeros((1, *inputs.shape[1:]))))[0]
+        targets = class_indices(network.target_indices(target), len(blank)).to(inputs.device, torch.long)
+        if targets.shape not in ((), (count,)):
+            raise ValueError(f"expected {count} targets, got {len(targets)}: pass one class per image")
+        targets, backdrop = targets.expand(count), blurred(inputs)
+        values = blank.new_empty((count, 2, len(taken) - 1))  # insertion, deletion before each step
 
         def run(states: Tensor) -> Tensor:
-            picture, deletes, step = torch.unravel_index(states, found.shape)
+            image, deletes, step = torch.unravel_index(states, values.shape)
             deletes = deletes.bool()[:, None, None]
-            shown = (ranks[picture] < taken[step, None, None]) ^ deletes
-            hidden = backdrop[picture] * ~deletes.unsqueeze(1)
-            batch = torch.where(shown.unsqueeze(1), inputs[picture], hidden)
-            return _probabilities(network, batch).gather(1, classes[picture].long().unsqueeze(1)).squeeze(1)
+            visible = (ranks[image] < taken[step, None, None]) ^ deletes
+            hidden = backdrop[image] * ~deletes.unsqueeze(1)
+            batch = torch.where(visible.unsqueeze(1), inputs[image], hidden)
+            chances = probabilities(forward(network.module, batch))
+            return chances.gather(1, targets[image].unsqueeze(1)).squeeze(1)
 
-        states = torch.arange(found.numel(), device=inputs.device)
-        for chunk, probabilities in in_chunks(run, states, chunk_size, f"curves on {network.name}"):
-            found.view(-1)[chunk] = probabilities
-    # Insertion ends with the picture that deletion starts with; deletion ends with zeros.
-    whole, nothing = found[:, 1, :1], blank[classes.long()].unsqueeze(1)
-    return Curves(
-        fractions=taken.to(found.dtype) / (height * width),
-        insertion=torch.cat([found[:, 0], whole], 1),
-        deletion=torch.cat([found[:, 1], nothing], 1),
-    )
-
-
-def _probabilities(network: Network, inputs: Tensor) -> Tensor:
-    """Softmax of the logits, (B, classes), in float32 at least."""
-    logits = forward(network.module, inputs)
-    if logits.ndim != 2 or len(logits) != len(inputs):
-        raise ValueError(f"the network's output has shape {tuple(logits.shape)}, not (N, classes)")
-    return (logits.float() if logits.dtype.itemsize < 4 else logits).softmax(1)
+        states = torch.arange(values.numel(), device=inputs.device)
+        for chunk, chances in in_chunks(run, states, chunk_size, f"curves on {network.name}"):
+            values.view(-1)[chunk] = chances
+    # Insertion ends with the image that deletion starts with; deletion ends with zeros.
+    insertion = torch.cat([values[:, 0], values[:, 1, :1]], 1)
+    deletion = torch.cat([values[:, 1], blank[targets].unsqueeze(1)], 1)
+    return Curves(taken.to(values.dtype) / total, insertion, deletion)

@@ -1,4 +1,7 @@
+"""Datasets of a few made-up files, and the real photographs, read against torchvision and by hand."""
+
 import json
+import pickle
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +11,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CocoDetection, VOCDetection, VOCSegmentation
 
-from gmcam.datasets import IMAGENET_CLASSES, VOC_CLASSES, coco, imagenet, open_dataset, voc
-from gmcam.datasets import opening as datasets
+from gmcam.datasets import IMAGENET_CLASSES, VOC_CLASSES, Dataset, coco, imagenet, open_dataset, voc
+from gmcam.datasets.imagenet import IMAGENET_SYNSETS
 from gmcam.lab import CLASSES, collage, dual_class_scenes
 
 WIDTH, HEIGHT = 6, 4
@@ -29,8 +32,8 @@ def region(left, upper, right, lower):
     return mask
 
 
-def complaint(call, *arguments, **options):
-    """The one sentence with which a call refuses its input."""
+def refusal(call, *arguments, **options):
+    """The message with which a call refuses its input."""
     with pytest.raises(ValueError) as caught:
         call(*arguments, **options)
     assert "\n" not in str(caught.value)
@@ -80,9 +83,9 @@ class Voc:
         save_photo(self.folder / "JPEGImages" / f"{stem}.jpg")
         for name in ("SegmentationClass", "Annotations"):
             (self.folder / name).mkdir(exist_ok=True)
-        picture = Image.fromarray(values, mode="P")
-        picture.putpalette([3 * value % 256 for value in range(768)])
-        picture.save(self.mask(stem))
+        mask = Image.fromarray(values, mode="P")
+        mask.putpalette([3 * value % 256 for value in range(768)])
+        mask.save(self.mask(stem))
         self.annotation(stem).write_text(annotation)
 
     def mask(self, stem):
@@ -97,7 +100,7 @@ def tiny_voc(tmp_path):
     return Voc(tmp_path)
 
 
-def test_voc_has_its_classes_and_the_pictures_of_the_list_in_order(tiny_voc):
+def test_voc_has_its_classes_and_the_images_of_the_list_in_order(tiny_voc):
     tiny_voc.list("halves", "", "both", split="train")
     dataset = voc(tiny_voc.root, "train")
     assert (dataset.name, dataset.names, len(dataset)) == ("voc-train", ("halves", "both"), 2)
@@ -122,7 +125,7 @@ def test_voc_boxes_start_at_zero_and_end_before_the_next_pixel(tiny_voc):
     assert (cat.difficult.tolist(), dog.difficult.tolist()) == ([False, True], [True])
 
 
-def test_a_voc_class_that_only_one_file_knows_is_kept_with_what_is_known(tiny_voc):
+def test_a_voc_class_of_the_mask_or_the_boxes_alone_is_included(tiny_voc):
     record = voc(tiny_voc.root).read(1)
     cat, dog = record.truths
     assert not cat.mask.any()
@@ -132,11 +135,11 @@ def test_a_voc_class_that_only_one_file_knows_is_kept_with_what_is_known(tiny_vo
     assert record.void is None
 
 
-def test_a_voc_picture_without_objects_has_no_truth(tiny_voc):
+def test_a_voc_image_without_objects_has_no_truth(tiny_voc):
     assert voc(tiny_voc.root).read(2).truths == ()
 
 
-def test_voc_takes_a_grey_picture_of_numbers_as_a_mask(tiny_voc):
+def test_voc_reads_a_grey_image_of_numbers_as_a_mask(tiny_voc):
     Image.fromarray(np.full((HEIGHT, WIDTH), CAT, np.uint8)).save(tiny_voc.mask("bare"))
     (cat,) = voc(tiny_voc.root).read(2).truths
     assert (cat.label, bool(cat.mask.all())) == ("cat", True)
@@ -148,12 +151,12 @@ def test_voc_without_the_flag_difficult_counts_every_object(tiny_voc):
     assert not any(truth.difficult.any() for truth in voc(tiny_voc.root).read(0).truths)
 
 
-@pytest.mark.parametrize("part", ["JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Segmentation"])
-def test_a_voc_folder_that_is_missing_is_named(part, tiny_voc):
+@pytest.mark.parametrize("part", ["JPEGImages", "SegmentationClass", "Annotations"])
+def test_a_missing_voc_folder_is_named(part, tiny_voc):
     (tiny_voc.folder / part).rename(tiny_voc.root / "elsewhere")
-    said = complaint(voc, tiny_voc.root)
-    assert said.startswith(f"there is no folder {tiny_voc.folder / part}; voc's root holds VOCdevkit/VOC2012")
-    assert "download=True" in said
+    message = refusal(voc, tiny_voc.root)
+    assert message.startswith(f"expected {tiny_voc.folder / part}, got a folder with ")
+    assert "the root holds VOCdevkit/VOC2012" in message and "download=True" in message
 
 
 def damage_voc(tiny_voc, kind):
@@ -164,8 +167,6 @@ def damage_voc(tiny_voc, kind):
         mask.unlink()
     elif kind == "cut mask":
         mask.write_bytes(mask.read_bytes()[:-40])
-    elif kind == "no mask":
-        mask.write_text("no picture")
     elif kind == "colour mask":
         Image.open(mask).convert("RGB").save(mask)
     elif kind == "values":
@@ -174,64 +175,45 @@ def damage_voc(tiny_voc, kind):
         Image.new("L", (5, 4)).save(mask)
     elif kind == "annotation":
         annotation.unlink()
-    elif kind == "cut annotation":
-        annotation.write_text(annotation.read_text()[:-5])
-    elif kind == "other annotation":
-        annotation.write_text("<svg><g/></svg>")
-    elif kind == "class":
-        annotation.write_text(voc_xml(("giraffe", (1, 1, 2, 2), 0)))
     elif kind == "corner":
         annotation.write_text(annotation.read_text().replace("<ymin>2</ymin>", ""))
-    elif kind == "number":
-        annotation.write_text(annotation.read_text().replace("<ymin>2</ymin>", "<ymin>two</ymin>"))
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
-        ("photo", "there is no file .*both.jpg"),
-        ("mask", "both.png cannot be read as a mask .*No such file"),
-        ("cut mask", "both.png cannot be read as a mask"),
-        ("no mask", "both.png cannot be read as a mask"),
-        ("colour mask", "both.png has mode RGB; a mask is a palette"),
-        ("values", "both.png has values such as 21; a mask holds 0 to 20 and 255"),
-        ("size", "both.png has 5 × 4 pixels and its photo 6 × 4"),
-        ("annotation", "both.xml cannot be read as an annotation of VOC .*No such file"),
-        ("cut annotation", "both.xml cannot be read as an annotation of VOC"),
-        ("other annotation", "both.xml cannot be read as an annotation of VOC .*'annotation'"),
-        ("class", "both.xml cannot be read as an annotation of VOC .*'giraffe'"),
-        ("corner", "both.xml cannot be read as an annotation of VOC .*'ymin'"),
-        ("number", "both.xml cannot be read as an annotation of VOC .*'two'"),
+        ("photo", "got .*both.jpg"),
+        ("mask", "expected class numbers .* got .*both.png .*No such file"),
+        ("cut mask", "expected class numbers .* got .*both.png"),
+        ("colour mask", "got .*both.png .*mode RGB"),
+        ("values", "0 to 20 and 255 .*both.png .*values up to 21"),
+        ("size", r"for 6 × 4 pixels, got .*both.png .*size \(5, 4\)"),
+        ("annotation", "No such file .*both.xml"),
+        ("corner", "could not convert string to float"),
     ],
 )
-def test_a_damaged_voc_file_spoils_its_own_picture_only(kind, said, tiny_voc):
+def test_a_damaged_voc_file_affects_its_image_alone(kind, message, tiny_voc):
     damage_voc(tiny_voc, kind)
     dataset = voc(tiny_voc.root)
-    assert re.search(said, complaint(dataset.read, 0))
+    with pytest.raises((ValueError, OSError), match=message):
+        dataset.read(0)
     assert [dataset.read(index).name for index in (1, 2)] == ["halves", "bare"]
 
 
-def test_a_voc_split_is_one_that_is_there(tiny_voc):
+def test_an_unknown_voc_split_is_named_with_those_that_exist(tiny_voc):
     tiny_voc.list("both", split="trainval")
-    tiny_voc.list("both", split="my_own")
-    lists = tiny_voc.folder / "ImageSets" / "Segmentation"
-    assert complaint(voc, tiny_voc.root, "test") == (
-        f"there is no split 'test' in {lists}, which has trainval, val"
+    path = tiny_voc.folder / "ImageSets" / "Segmentation" / "test.txt"
+    message = refusal(voc, tiny_voc.root, "test")
+    assert message.startswith(
+        f"expected {path}, got a folder with trainval.txt, val.txt: choose another split"
     )
 
 
-def test_a_voc_list_that_is_empty_or_no_text_is_refused(tiny_voc):
+def test_a_list_that_is_empty_or_names_an_image_twice_is_refused(tiny_voc):
     tiny_voc.list("")
-    assert complaint(voc, tiny_voc.root).endswith("val.txt holds no picture")
-    (tiny_voc.folder / "ImageSets" / "Segmentation" / "val.txt").write_bytes(b"\xff\xfe\x81")
-    assert "val.txt cannot be read as a list of pictures" in complaint(voc, tiny_voc.root)
-
-
-def test_a_picture_listed_twice_is_refused(tiny_voc):
+    assert refusal(voc, tiny_voc.root).startswith("expected unique names in voc-val, got 'no name' 0 times")
     tiny_voc.list("both", "halves", "both")
-    assert complaint(voc, tiny_voc.root).endswith(
-        "voc-val holds two pictures called both; every picture has a name of its own"
-    )
+    assert refusal(voc, tiny_voc.root).startswith("expected unique names in voc-val, got 'both' 2 times")
 
 
 # COCO
@@ -320,7 +302,7 @@ def test_coco_boxes_have_right_and_lower_ends_and_crowds_are_difficult(tiny_coco
     assert bear.difficult.tolist() == [True]
 
 
-def test_coco_is_void_where_a_crowd_lies_and_no_single_object_of_any_class(tiny_coco):
+def test_coco_is_void_where_a_crowd_is_and_no_single_object_of_any_class(tiny_coco):
     record = coco(tiny_coco.root).read(0)
     of_persons = region(1, 0, 3, 1)  # without the person at the left and the cup below
     assert np.array_equal(record.void, of_persons | region(5, 0, 6, 1))
@@ -343,7 +325,7 @@ def test_coco_opens_and_reads_in_silence(tiny_coco, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_coco_photos_in_folders_of_their_own_keep_them_in_their_names(tiny_coco):
+def test_coco_names_contain_the_folders_of_the_photos(tiny_coco):
     for folder, entry in zip("ab", tiny_coco.contents["images"], strict=True):
         entry["file_name"] = f"{folder}/same.jpg"
         save_photo(tiny_coco.root / "val2017" / folder / "same.jpg")
@@ -351,85 +333,40 @@ def test_coco_photos_in_folders_of_their_own_keep_them_in_their_names(tiny_coco)
     assert coco(tiny_coco.root).names == ("b/same", "a/same")
 
 
-def test_two_coco_photos_of_one_name_are_refused(tiny_coco):
-    for entry in tiny_coco.contents["images"]:
-        entry["file_name"] = "0007.jpg"
-    tiny_coco.save()
-    assert "holds two pictures called 0007" in complaint(coco, tiny_coco.root)
-
-
 @pytest.mark.parametrize("part", ["annotations", "val2017"])
-def test_a_coco_folder_that_is_missing_is_named(part, tiny_coco):
+def test_a_missing_coco_folder_is_named(part, tiny_coco):
     (tiny_coco.root / part).rename(tiny_coco.root / "elsewhere")
-    said = complaint(coco, tiny_coco.root)
-    assert said.startswith(f"there is no folder {tiny_coco.root / part}; coco's root holds")
-    assert "https://cocodataset.org" in said
+    message = refusal(coco, tiny_coco.root)
+    assert message.startswith(f"expected {tiny_coco.root / part}")
+    assert "https://cocodataset.org" in message
 
 
-def test_a_coco_split_is_one_that_has_annotations(tiny_coco):
-    tiny_coco.path.with_name("instances_train2017.json").write_text("{}")
-    assert complaint(coco, tiny_coco.root, "test2017") == (
-        f"there is no split 'test2017' in {tiny_coco.path.parent}, which has train2017, val2017"
+def test_an_unknown_coco_split_is_named_with_those_that_exist(tiny_coco):
+    assert refusal(coco, tiny_coco.root, "test2017").startswith(
+        f"expected {tiny_coco.path.with_name('instances_test2017.json')}, got a folder with "
+        "instances_val2017.json: choose another split"
     )
-
-
-@pytest.mark.parametrize(
-    "contents",
-    ["", "{", "[]", "{}", '{"images": [], "annotations": []}', '{"images": [{"id": 1}], "annotations": []}'],
-)
-def test_a_broken_coco_file_is_refused(contents, tiny_coco):
-    tiny_coco.path.write_text(contents)
-    assert f"{tiny_coco.path} is no file of COCO instances (" in complaint(coco, tiny_coco.root)
-
-
-def test_coco_captions_are_no_instances(tiny_coco):
-    tiny_coco.contents = {
-        "images": tiny_coco.contents["images"],
-        "annotations": [{"id": 1, "image_id": 7, "caption": "two cups"}],
-    }
-    tiny_coco.save()
-    assert "is no file of COCO instances" in complaint(coco, tiny_coco.root)
 
 
 def test_coco_without_photos_is_refused(tiny_coco):
     tiny_coco.contents |= {"images": [], "annotations": []}
     tiny_coco.save()
-    assert complaint(coco, tiny_coco.root) == f"{tiny_coco.path} holds no picture"
+    assert "expected unique names in coco-val2017, got 'no name' 0 times" in refusal(coco, tiny_coco.root)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"bbox": [1, 2]}, "annotation 1 of 0007.jpg in .*instances_val2017.json is broken"),
-        ({"category_id": 5}, "annotation 1 of 0007.jpg in .*is broken"),
-        ({"segmentation": None}, "annotation 1 of 0007.jpg in .*is broken"),
-        ({"segmentation": {"size": [HEIGHT, WIDTH]}}, "annotation 1 of 0007.jpg in .*is broken"),
-        (
-            {"segmentation": {"size": [2, 3], "counts": [6]}},
-            "mask of annotation 1 in .* has 3 × 2 pixels and its photo 6 × 4",
-        ),
-    ],
-    ids=["box", "class", "no mask", "half a mask", "size"],
-)
-def test_a_broken_coco_annotation_spoils_its_own_picture_only(change, said, tiny_coco):
-    tiny_coco.contents["annotations"][0] |= change
-    tiny_coco.save()
-    dataset = coco(tiny_coco.root)
-    assert re.search(said, complaint(dataset.read, 0))
-    assert dataset.read(1).name == "0009"
-
-
-def test_a_missing_coco_photo_spoils_its_own_picture_only(tiny_coco):
+def test_a_missing_coco_photo_affects_its_image_alone(tiny_coco):
     photo = tiny_coco.root / "val2017" / "0007.jpg"
     photo.unlink()
     dataset = coco(tiny_coco.root)
-    assert complaint(dataset.read, 0) == f"there is no file {photo}"
+    assert str(photo) in refusal(dataset.read, 0)
     assert dataset.read(1).name == "0009"
 
 
 def test_coco_without_pycocotools_says_how_to_get_it(tiny_coco, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    assert complaint(coco, tiny_coco.root) == "COCO's masks need pycocotools; pip install pycocotools"
+    with pytest.raises(ImportError, match=r"pip install 'gmcam\[datasets\]'"):
+        coco(tiny_coco.root)
 
 
 # ImageNet
@@ -472,9 +409,9 @@ def test_imagenet_has_neither_masks_nor_boxes(tiny_imagenet):
 
 def test_an_imagenet_folder_of_another_name_is_refused(tiny_imagenet):
     save_photo(tiny_imagenet / "val" / "dogs" / "a.jpg")
-    said = complaint(imagenet, tiny_imagenet)
-    assert (
-        said == f"{tiny_imagenet / 'val' / 'dogs'} is named by none of ImageNet's 1000 ids, such as n01440764"
+    message = refusal(imagenet, tiny_imagenet)
+    assert message.startswith(
+        f"expected folders named by WordNet ids in {tiny_imagenet / 'val'}, got ['dogs'"
     )
 
 
@@ -482,31 +419,28 @@ def test_an_imagenet_class_may_be_empty_but_not_the_split(tiny_imagenet):
     (tiny_imagenet / "val" / "n01440764").mkdir()
     assert len(imagenet(tiny_imagenet)) == 4
     (tiny_imagenet / "train" / "n01440764").mkdir(parents=True)
-    assert complaint(imagenet, tiny_imagenet, "train") == f"{tiny_imagenet / 'train'} holds no picture"
+    assert refusal(imagenet, tiny_imagenet, "train").startswith("expected unique names in imagenet-train")
 
 
-def test_imagenet_photos_that_lie_side_by_side_are_refused(tmp_path):
+def test_imagenet_photos_without_class_folders_are_refused(tmp_path):
     save_photo(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
-    said = complaint(imagenet, tmp_path)
-    assert said.startswith(f"{tmp_path / 'val'} has no folder for any class; imagenet's root holds")
-    assert "https://image-net.org" in said
+    message = refusal(imagenet, tmp_path)
+    assert message.startswith(f"expected folders named by WordNet ids in {tmp_path / 'val'}, got []")
+    assert "https://image-net.org" in message
 
 
 def test_an_imagenet_split_is_a_folder_of_the_root(tiny_imagenet):
-    assert complaint(imagenet, tiny_imagenet, "test") == (
-        f"there is no split 'test' in {tiny_imagenet}, which has val"
+    assert refusal(imagenet, tiny_imagenet, "test").startswith(
+        f"expected {tiny_imagenet / 'test'}, got a folder with val: choose another split"
     )
-    assert complaint(imagenet, tiny_imagenet / "val").endswith(
-        f"which has {CRANE_BIRD}, {CARDIGAN_DOG}, {CARDIGAN_GARMENT}"
-    )
-    assert complaint(imagenet, tiny_imagenet / "none").startswith("there is no folder")
+    assert "got a folder with nothing" in refusal(imagenet, tiny_imagenet / "none")
 
 
-def test_a_damaged_imagenet_photo_spoils_its_own_picture_only(tiny_imagenet):
+def test_a_damaged_imagenet_photo_affects_its_image_alone(tiny_imagenet):
     path = tiny_imagenet / "val" / CRANE_BIRD / "a.jpg"
     path.write_bytes(b"")
     dataset = imagenet(tiny_imagenet)
-    assert complaint(dataset.read, 0) == f"{path} is empty (zero bytes); name a picture file"
+    assert str(path) in refusal(dataset.read, 0)
     assert dataset.read(1).name == f"{CRANE_BIRD}/c"
 
 
@@ -528,11 +462,12 @@ def test_collage_scenes_are_those_of_dual_class_scenes():
         assert record.void is None
 
 
-def test_collage_scenes_are_drawn_when_they_are_read(monkeypatch):
+def test_collage_scenes_are_drawn_as_they_are_read(monkeypatch):
     drawn = []
-    original = datasets.scene
+    module = sys.modules["gmcam.lab.collage"]
+    original = module.scene
     monkeypatch.setattr(
-        datasets, "scene", lambda *labels, seed: drawn.append(seed) or original(*labels, seed=seed)
+        module, "scene", lambda *labels, seed: drawn.append(seed) or original(*labels, seed=seed)
     )
     dataset = collage()
     assert (len(dataset), drawn) == (504, [])
@@ -569,33 +504,39 @@ def test_open_dataset_opens_each_by_its_name(tiny):
     assert open_dataset(name, root, limit=99).names == whole.names
 
 
-def test_open_dataset_draws_collage_scenes():
+def test_open_dataset_finds_registered_datasets():
     assert open_dataset("collage").names == collage().names
-    assert open_dataset("collage", split="test", limit=5).names == collage(5).names
+    assert open_dataset("collage", limit=5).names == collage(5).names
 
 
 @each_on_disk
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_below_one_is_refused(tiny, limit):
-    said = complaint(open_dataset, *tiny, limit=limit)
-    assert said == f"a dataset is limited to one picture or more, not to {limit}"
-    assert complaint(open_dataset, "collage", limit=limit) == said
+    message = refusal(open_dataset, *tiny, limit=limit)
+    assert message == f"expected a limit of at least one image, got {limit}: raise it"
+    assert refusal(open_dataset, "collage", limit=limit) == message
+    assert "expected unique names in collage" in refusal(collage, limit)
 
 
-@each_on_disk
-def test_a_dataset_on_disk_needs_its_root(tiny):
-    assert complaint(open_dataset, tiny[0]).startswith(f"{tiny[0]} is read from disk, so give its root; ")
-
-
-def test_an_unknown_dataset_is_refused():
-    assert complaint(open_dataset, "cifar10") == (
-        "no dataset is called 'cifar10'; there are collage, voc, coco, imagenet"
+@pytest.mark.parametrize(
+    "arguments",
+    [("cifar10",), ("voc",), ("coco", None, "val2017"), ("collage", "here"), ("collage", None, "train")],
+)
+def test_an_unknown_name_or_a_missing_or_superfluous_root_is_refused(arguments):
+    message = refusal(open_dataset, *arguments)
+    assert message.startswith(
+        f"expected voc, coco, imagenet with a root, or collage without, got {arguments[0]!r}"
     )
 
 
-@pytest.mark.parametrize("options", [{"root": "here"}, {"split": "train"}])
-def test_collage_scenes_have_neither_root_nor_split(options):
-    assert "leave root and split out" in complaint(open_dataset, "collage", **options)
+@each_on_disk
+def test_a_dataset_can_be_sent_to_another_process(tiny):
+    dataset = pickle.loads(pickle.dumps(open_dataset(*tiny)))
+    assert dataset.read(0).name == dataset.names[0]
+
+
+def test_collage_can_be_sent_to_another_process():
+    assert isinstance(pickle.loads(pickle.dumps(collage(2))), Dataset)
 
 
 @each_on_disk
@@ -691,13 +632,13 @@ def test_real_coco_has_526_objects_and_masks_decoded_by_numpy_agree(data_root):
 def test_real_imagenet_ids_and_names_agree_with_the_table_beside_the_photos(data_root):
     folder = data_root / "imagenet_sample"
     table = json.loads((folder / "wnid_to_imagenet_index.json").read_text())
-    assert datasets.imagenet_indices() == {wnid: index for wnid, (index, _) in table.items()}
-    # Two names there are torchvision's without the word that tells them from another class.
-    theirs = {"crane bird": "crane", "maillot tank suit": "maillot"}
+    assert {wnid: i for i, wnid in enumerate(IMAGENET_SYNSETS)} == {wnid: i for wnid, (i, _) in table.items()}
+    # Two names in the table lack the word by which torchvision tells them from another class.
+    shortened = {"crane bird": "crane", "maillot tank suit": "maillot"}
     dataset = imagenet(folder)
     assert len(dataset) == 200
     for index, name in enumerate(dataset.names):
         (truth,) = dataset.read(index).truths
         number, label = table[name.split("/")[0]]
         assert IMAGENET_CLASSES.index(truth.label) == number
-        assert theirs.get(truth.label, truth.label) == label.replace("_", " ")
+        assert shortened.get(truth.label, truth.label) == label.replace("_", " ")

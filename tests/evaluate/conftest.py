@@ -1,4 +1,4 @@
-"""A tiny dataset and a network that answers at once."""
+"""A tiny dataset and a network that runs at once."""
 
 import numpy as np
 import pytest
@@ -37,18 +37,18 @@ def colour_network():
 
 
 def squares(index):
-    """A 16 × 16 picture with a square of one colour upper left and one of another lower right."""
+    """A 16 × 16 image with a square of one colour upper left and one of another lower right."""
     first, second = index % 3, (index + 1 + index // 3 % 2) % 3
     side = 4 + index % 3
-    picture = np.zeros((16, 16, 3), np.uint8)
+    pixels = np.zeros((16, 16, 3), np.uint8)
     truths = []
     for colour, rows in ((first, slice(1, 1 + side)), (second, slice(10, 14))):
-        picture[rows, rows, colour] = 255 - 7 * (index % 5)
+        pixels[rows, rows, colour] = 255 - 7 * (index % 5)
         mask = np.zeros((16, 16), bool)
         mask[rows, rows] = True
         box = [[rows.start, rows.start, rows.stop, rows.stop]]
         truths.append(Truth(COLOURS[colour], mask, np.array(box, float), np.array([False])))
-    return Record(f"squares {index}", Image.fromarray(picture), tuple(truths))
+    return Record(f"squares {index}", Image.fromarray(pixels), tuple(truths))
 
 
 @pytest.fixture

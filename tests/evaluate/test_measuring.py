@@ -1,4 +1,4 @@
-"""Rows of numbers against the metrics' own functions, and choices that cannot be."""
+"""Rows of numbers against the functions of ``gmcam.metrics``, and choices that are refused."""
 
 import dataclasses
 
@@ -8,28 +8,30 @@ import torch
 from torch import nn
 
 import gmcam
+from gmcam import metrics
 from gmcam.datasets import Record, Truth
-from gmcam.evaluate import Choices, metrics
+from gmcam.evaluate import Choices, evaluate
 from gmcam.evaluate.measuring import cases_of, fitted, measure
+from gmcam.postprocess import upsample
 
 GROUPS = {"red": (0,), "green": (1,), "blue": (2,)}
 
 
 def rows_of(network, record, **choices):
-    chosen = Choices(**{"methods": ("grad_cam",), "pixels": 0, **choices})
+    chosen = Choices(**{"methods": ("grad_cam",), "steps": 0, **choices})
     network = fitted(network, chosen.fit)
     return measure(network, cases_of(record, network.preprocess, GROUPS), chosen)
 
 
-def test_a_row_holds_what_the_metrics_say(colour_network, squares_dataset):
+def test_a_row_has_the_values_of_the_metrics(colour_network, squares_dataset):
     record = squares_dataset(1).read(0)
     row = rows_of(colour_network, record, methods=("grad_cam", "gmcam"), pixels=64)[1]
-    assert (row["picture"], row["label"], row["method"], row["target"]) == ("squares 0", "red", "gmcam", 0)
+    assert (row["image"], row["label"], row["method"], row["target"]) == ("squares 0", "red", "gmcam", 0)
     inputs = colour_network.prepare(record.image)
     result = gmcam.explain(colour_network, inputs, 0)
     before = colour_network.probabilities(inputs)[0, 0]
     salient, context = metrics.zones(inputs, result.maps)
-    after, beside = (colour_network.probabilities(picture)[0, 0] for picture in (salient, context))
+    after, beside = (colour_network.probabilities(image)[0, 0] for image in (salient, context))
     mask = torch.from_numpy(record.truths[0].mask)[None]
     expected = {
         "probability": before,
@@ -49,7 +51,7 @@ def test_a_row_holds_what_the_metrics_say(colour_network, squares_dataset):
 
 
 def test_the_perfect_map_scores_one(colour_network, squares_dataset):
-    # The map of red is the red of the picture: without smoothing it is the mask, cell by cell.
+    # The map of red is the red channel: without smoothing it equals the mask, cell by cell.
     row = rows_of(colour_network, squares_dataset(1).read(0), sigma=0)[0]
     assert [row[name] for name in ("dice", "iou", "inside", "trace", "pointing")] == [1, 1, 1, 0, 1]
 
@@ -58,7 +60,7 @@ def test_the_highest_logit_of_a_group_is_the_target(colour_network, squares_data
     record = squares_dataset(1).read(0)  # red is larger than green
     network = fitted(colour_network, "squash")
     [case, _] = cases_of(record, network.preprocess, {"red": (2, 0, 1), "green": (1,)})
-    [row] = measure(network, [case], Choices(methods=("grad_cam",), pixels=0))
+    [row] = measure(network, [case], Choices(methods=("grad_cam",), steps=0))
     assert row["target"] == 0
 
 
@@ -66,12 +68,10 @@ def test_batches_do_not_change_a_row(colour_network, squares_dataset):
     dataset = squares_dataset(5)
     network = fitted(colour_network, "squash")
     cases = [case for i in range(5) for case in cases_of(dataset.read(i), network.preprocess, GROUPS)]
-    few, many = (
-        measure(network, cases, Choices(methods=("grad_cam", "gmcam"), pixels=50, batch=batch))
-        for batch in (1, 16)
-    )
-    for one, other in zip(few, many, strict=True):
-        assert one == pytest.approx(other, abs=1e-6, nan_ok=True)
+    choices = Choices(methods=("grad_cam", "gmcam"), pixels=50)
+    alone = [row for case in cases for row in measure(network, [case], choices)]
+    for row, together in zip(alone, measure(network, cases, choices), strict=True):
+        assert row == pytest.approx(together, abs=1e-6, nan_ok=True)
 
 
 def test_void_pixels_difficult_boxes_and_other_objects(colour_network, squares_dataset):
@@ -83,7 +83,7 @@ def test_void_pixels_difficult_boxes_and_other_objects(colour_network, squares_d
     row = rows_of(colour_network, Record("p", record.image, (hard, green), void))[0]
     assert np.isnan(row["pointing"])  # every object is difficult
     assert all(np.isnan(row[name]) for name in ("dice", "iou", "inside"))  # nothing of red counts
-    assert row["trace"] == 0  # green does, and the map of red is not there
+    assert row["trace"] == 0  # green does, and no part of the map is on it
     two = np.concatenate([red.boxes, [[0, 0, 1, 1]]])
     both = dataclasses.replace(red, boxes=two, difficult=np.array([True, False]))
     assert rows_of(colour_network, Record("p", record.image, (both, green)))[0]["pointing"] == 1
@@ -95,36 +95,90 @@ def test_a_class_without_masks_or_boxes_has_no_such_metric(colour_network, squar
     assert row["salience_drop"] >= 0
 
 
-def test_a_class_alone_in_its_picture_has_no_trace(colour_network, squares_dataset):
+def test_a_class_alone_in_its_image_has_no_trace(colour_network, squares_dataset):
     record = squares_dataset(1).read(0)
     row = rows_of(colour_network, Record("p", record.image, record.truths[:1]))[0]
     assert np.isnan(row["trace"]) and row["inside"] > 0
 
 
 def test_a_preprocessing_of_unknown_geometry_is_refused():
-    network = gmcam.Network(nn.Conv2d(3, 1, 1), preprocess=lambda picture: torch.zeros(3, 8, 8))
-    with pytest.raises(ValueError, match=r"needs a gmcam\.networks\.Preprocessing"):
+    network = gmcam.Network(nn.Conv2d(3, 1, 1), preprocess=lambda image: torch.zeros(3, 8, 8))
+    with pytest.raises(ValueError, match=r"expected a gmcam\.Preprocessing"):
         fitted(network, "squash")
 
 
+def test_maps_are_measured_at_the_size_of_the_masks(colour_network, squares_dataset):
+    record = squares_dataset(1).read(0)
+    network = fitted(colour_network, "squash")
+    [case, _] = cases_of(record, network.preprocess, GROUPS)
+    large = {
+        name: getattr(case, name).repeat_interleave(3, 0).repeat_interleave(3, 1)
+        for name in ("mask", "others", "counts")
+    }
+    enlarged = dataclasses.replace(case, **large, boxes=3 * case.boxes)
+    choices = Choices(methods=("grad_cam",), steps=0, zone=None)
+    [row] = measure(network, [enlarged], choices)
+    maps = upsample(gmcam.explain(network, case.inputs[None], 0, method="grad_cam").maps, (48, 48))
+    assert row["inside"] == metrics.share_inside(maps, large["mask"][None]).item()
+    assert row["pointing"] == 1
+
+
+def test_zones_and_curves_can_be_left_out(colour_network, squares_dataset):
+    row = rows_of(colour_network, squares_dataset(1).read(0), zone=None)[0]
+    assert not {"salience_drop", "context_increase", "insertion", "deletion"} & row.keys()
+    assert {"dice", "pointing", "probability"} <= row.keys()
+
+
+def test_a_number_of_pixels_replaces_the_number_of_steps(colour_network, squares_dataset):
+    record = squares_dataset(1).read(0)
+    by_steps, by_pixels, neither = (
+        rows_of(colour_network, record, **sizes)[0]
+        for sizes in ({"steps": 4}, {"steps": 50, "pixels": 64}, {"steps": 50, "pixels": 0})
+    )
+    assert by_steps["insertion"] == pytest.approx(by_pixels["insertion"])
+    assert "insertion" not in neither
+
+
+def test_methods_are_found_in_any_spelling():
+    assert Choices(methods=("GradCAM", "Grad-CAM++")).methods == ("grad_cam", "grad_cam_pp")
+
+
 @pytest.mark.parametrize(
-    ("choice", "says"),
+    ("choice", "message"),
     [
-        ({"methods": ("gradcam",)}, "no method is called 'gradcam'"),
-        ({"methods": ()}, "at least one method"),
-        ({"methods": ("cam", "cam")}, "each once"),
-        ({"zone": "firm"}, "soft or hard, not 'firm'"),
-        ({"fit": "stretch"}, "squash or crop, not by 'stretch'"),
-        ({"mean": "macro"}, "micro or class, not 'macro'"),
-        ({"threshold": 0.0}, "not at 0.0"),
-        ({"threshold": float("nan")}, "not at nan"),
-        ({"tolerance": -1}, "0 or more, not -1"),
-        ({"sigma": -0.5}, "0 or more"),
-        ({"sigma": float("inf")}, "not 0 and inf"),
-        ({"pixels": -1}, "pixels are 0 or more"),
-        ({"batch": 0}, "a batch 1 or more"),
+        ({"methods": ("saliency of mine",)}, "got 'saliency of mine'"),
+        ({"methods": ("cam", "CAM")}, "expected each method once"),
+        ({"zone": "firm"}, "expected zone to be one of .*, got 'firm'"),
+        ({"fit": "stretch"}, "expected fit to be one of .*, got 'stretch'"),
+        ({"mean": "macro"}, "expected mean to be one of .*, got 'macro'"),
+        ({"batch": 0}, "expected a whole number from 1 on for batch, got 0"),
     ],
 )
-def test_choices_that_cannot_be_are_refused(choice, says):
-    with pytest.raises(ValueError, match=says):
+def test_unknown_choices_are_refused(choice, message):
+    with pytest.raises(ValueError, match=message):
         Choices(**{"methods": ("grad_cam",), **choice})
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"methods": ()}, "expected a list of methods"),
+        ({"threshold": 0.0}, "expected a threshold above 0"),
+        ({"threshold": float("nan")}, "got nan"),
+        ({"tolerance": -1}, "expected a tolerance of 0 or more"),
+        ({"sigma": -0.5}, "sigma"),
+        ({"sigma": float("inf")}, "sigma"),
+        ({"steps": -1}, "for steps, got -1"),
+        ({"pixels": -1}, "for pixels, got -1"),
+    ],
+)
+def test_choices_out_of_range_are_refused_before_the_first_image(
+    choice, message, colour_network, squares_dataset, tmp_path
+):
+    def read(index):
+        raise AssertionError("the run has begun")
+
+    choices = Choices(**{"methods": ("grad_cam",), **choice})
+    with pytest.raises(ValueError, match=message):
+        evaluate(colour_network, squares_dataset(2, read), choices, tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()

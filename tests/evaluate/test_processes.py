@@ -1,32 +1,21 @@
-"""Processes that share a run, in a single one; `test_runs.py` starts several."""
+"""Processes that share a run, tested in a single one; ``test_runs.py`` starts several."""
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from gmcam.evaluate.processes import device, ranks
+from gmcam.evaluate.processes import device, is_first, join
 
 
 def test_a_process_alone_is_the_first_of_one():
-    with ranks(torch.device("cpu")) as alone:
+    with join(torch.device("cpu")) as alone:
         assert (alone.rank, alone.size) == (0, 1)
         assert alone.agree(lambda: "answer") == "answer"
-        alone.wait()
-    assert not dist.is_initialized()
-
-
-def test_a_group_of_the_callers_is_used_and_left_standing():
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        with ranks(torch.device("cpu")) as group:
-            assert (group.rank, group.size) == (0, 1)
-        assert dist.is_initialized()
-    finally:
-        dist.destroy_process_group()
+    assert not dist.is_initialized() and is_first()
 
 
 @pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda:1", "nccl")])
-def test_processes_meet_where_the_network_is(monkeypatch, device, backend):
+def test_the_backend_is_that_of_the_networks_device(monkeypatch, device, backend):
     """A network on the CPU needs no GPU, however many there are."""
     begun, chosen = [], []
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -35,7 +24,7 @@ def test_processes_meet_where_the_network_is(monkeypatch, device, backend):
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: begun.append("left"))
-    with ranks(torch.device(device)) as group:
+    with join(torch.device(device)) as group:
         assert (group.rank, group.size) == (1, 2)
     assert begun == [backend, "left"]
     assert chosen == [torch.device(device)] * (backend == "nccl")
@@ -46,7 +35,7 @@ def test_without_a_gpu_the_device_is_the_cpu(monkeypatch):
     assert device() == torch.device("cpu")
 
 
-def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+def test_each_process_has_its_gpu(monkeypatch):
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -55,5 +44,5 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     assert device() == torch.device("cuda", 1)
     assert chosen == [1]
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ValueError, match="2 GPUs do not suffice for process 3; start one process per GPU"):
+    with pytest.raises(ValueError, match="expected a GPU for each process, got 2 for process 3"):
         device()

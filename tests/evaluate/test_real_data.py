@@ -5,7 +5,7 @@ import pytest
 from gmcam.datasets import open_dataset
 from gmcam.evaluate import Choices, evaluate, status, summary
 
-CHEAP = Choices(methods=("grad_cam", "gmcam"), layer="27x27", pixels=0, batch=8)
+CHEAP = Choices(methods=("grad_cam", "gmcam"), layer="27x27", steps=0, batch=8)
 
 
 @pytest.mark.slow
@@ -21,8 +21,8 @@ CHEAP = Choices(methods=("grad_cam", "gmcam"), layer="27x27", pixels=0, batch=8)
 def test_a_dataset_is_measured(name, folder, missing, squeezenet, data_root, tmp_path):
     dataset = open_dataset(name, data_root / folder, limit=24)
     run = evaluate(squeezenet, dataset, CHEAP, tmp_path / "run")
-    pictures = status(run)
-    assert pictures["measured"] >= 20 and pictures["measured"] + pictures["no class"] == 24
+    images = status(run)
+    assert images["measured"] >= 20 and images["measured"] + images["no class"] == 24
     table = summary(run).pivot(index="metric", columns="method", values="value")
     assert (
         set(table.index)

@@ -1,4 +1,4 @@
-"""Which weights are drawn anew, and how alike maps are: by hand, and with methods whose answer is known."""
+"""Which weights are randomised, and how similar maps are: by hand, and with methods of known behaviour."""
 
 import gc
 import weakref
@@ -18,7 +18,7 @@ LAYERS = {"fc": ["fc"], "second": ["second"], "first": ["first", "norm"]}
 
 @pytest.fixture
 def network():
-    """Two convolutions, one with a batch norm, and a linear layer; what is registered first runs last."""
+    """Two convolutions, one with a batch norm, and a linear layer; the first one registered runs last."""
     torch.manual_seed(1)
     parts = OrderedDict(fc=nn.Linear(5, 3), first=nn.Conv2d(3, 4, 3, bias=False), norm=nn.BatchNorm2d(4))
 
@@ -33,7 +33,7 @@ def network():
             return self.fc(self.second(self.norm(self.first(x)).relu()).relu().mean((2, 3)))
 
     module = Small()
-    module(torch.randn(8, 3, 12, 12))  # the batch norm has statistics to forget
+    module(torch.randn(8, 3, 12, 12))  # the batch norm has statistics to lose
     return gmcam.Network(
         module.eval(),
         name="small",
@@ -80,7 +80,7 @@ def test_layers_of_the_embedded_networks():
     assert sum(len(modules) for modules in resnet.values()) == 12 + 11  # batch norms after all but the last
 
 
-def test_an_attentions_parts_go_together():
+def test_the_parts_of_an_attention_belong_together():
     class Attentive(nn.Module):
         def __init__(self):
             super().__init__()
@@ -101,7 +101,7 @@ def test_an_attentions_parts_go_together():
     assert changed(network, alone["attention"]) == {"attention", "attention.out_proj"}
 
 
-# Drawing anew
+# Randomising
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -119,7 +119,7 @@ def test_cascading_changes_all_from_the_logits_down_to_the_layer(network):
     assert so_far == {"fc", "second", "first", "norm"}
 
 
-def test_both_ways_and_any_choice_of_stages_give_a_layer_the_same_weights(network):
+def test_both_ways_and_all_choices_of_stages_give_a_layer_the_same_weights(network):
     alone = {name: state(twin) for name, twin in randomised(network, cascading=False)}
     chosen = dict(randomised(network, cascading=True, stages=["first"]))
     assert list(chosen) == ["first"]
@@ -130,14 +130,14 @@ def test_both_ways_and_any_choice_of_stages_give_a_layer_the_same_weights(networ
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(network):
-    one, same, other = (state(dict(randomised(network, True, seed))["first"]) for seed in (4, 4, 5))
-    for key in one:
-        assert torch.equal(one[key], same[key])
+    first, same, different = (state(dict(randomised(network, True, seed))["first"]) for seed in (4, 4, 5))
+    for key in first:
+        assert torch.equal(first[key], same[key])
     for key in ("fc.weight", "fc.bias", "first.weight", "second.weight"):
-        assert not torch.equal(one[key], other[key])
+        assert not torch.equal(first[key], different[key])
 
 
-def test_weights_are_drawn_as_torch_draws_those_of_a_new_layer(network):
+def test_weights_are_those_of_a_new_layer(network):
     # A uniform distribution up to 1/√(fan in), and a batch norm that changes nothing.
     twin = dict(randomised(network, cascading=True))["first"].module
     for part, inputs in ((twin.fc, 5), (twin.second, 4 * 9), (twin.first, 3 * 9)):
@@ -146,7 +146,7 @@ def test_weights_are_drawn_as_torch_draws_those_of_a_new_layer(network):
     assert twin.norm.bias.tolist() == twin.norm.running_mean.tolist() == [0, 0, 0, 0]
 
 
-def test_the_callers_network_and_random_state_stay_as_they_are(network, inputs, snapshot):
+def test_the_network_and_the_random_state_are_left_as_found(network, inputs, snapshot):
     network.module.second.weight.requires_grad_(False)
     network.module.train()
     before, random_state, probabilities = (
@@ -163,10 +163,10 @@ def test_the_callers_network_and_random_state_stay_as_they_are(network, inputs, 
     for _, twin in twins:
         assert not twin.module.second.weight.requires_grad and twin.module.fc.weight.requires_grad
         assert twin.module.training
-        assert gmcam.explain(twin, inputs, "cat").maps.shape == (2, 12, 12)  # made outside inference mode
+        assert gmcam.explain(twin, inputs, "cat").maps.shape == (2, 12, 12)  # created outside inference mode
 
 
-def test_everything_but_the_weights_travels_along(network):
+def test_copies_differ_in_their_weights_alone(network):
     network.reshape = torch.clone
     for _, twin in randomised(network, cascading=False):
         assert type(twin) is gmcam.Network and twin is not network
@@ -176,7 +176,7 @@ def test_everything_but_the_weights_travels_along(network):
 
 
 class Counted(nn.Sequential):
-    """Knows how many copies of itself are alive, and the most that ever were."""
+    """Counts the copies that are alive, and the most that ever were."""
 
     alive, most = weakref.WeakSet(), 0
 
@@ -186,7 +186,7 @@ class Counted(nn.Sequential):
         Counted.most = max(Counted.most, len(Counted.alive))
 
 
-def test_one_copy_is_held_at_a_time(inputs):
+def test_one_copy_exists_at_a_time(inputs):
     parts = [
         nn.Conv2d(3, 4, 3),
         nn.ReLU(),
@@ -216,18 +216,19 @@ def method_of(monkeypatch, trained, otherwise):
     def compute(query):
         return (trained if query.network is network else otherwise).expand(len(query.inputs), -1, -1)
 
-    entry = Method("test", "Test", "", compute, keeps=None, gradients=False, convolutional=False)
+    entry = Method("test", "Test", "", compute, None, gradients=False, convolutional=False, signed=True)
     monkeypatch.setitem(METHODS, "test", entry)
     return network
 
 
 def compare(network, count=1):
-    (stage,) = sanity_check(network, torch.zeros(count, 3, 8, 9), 0, "test", "0", sigma=0)
+    options = {"sigma": 0, "normalise": "minmax"}
+    (stage,) = sanity_check(network, torch.zeros(count, 3, 8, 9), 0, "test", "0", **options)
     assert stage.layer == "0" and len(stage.rank_correlation) == len(stage.similarity) == count
     return stage.rank_correlation[0], stage.similarity[0]
 
 
-def test_a_rising_function_of_the_map_has_rank_correlation_one_and_a_falling_one_minus_one(monkeypatch):
+def test_a_rising_function_has_rank_correlation_one_and_a_falling_one_minus_one(monkeypatch):
     map_ = torch.rand(8, 9)
     ranks, similarity = compare(method_of(monkeypatch, map_, map_**3), count=3)
     assert ranks == pytest.approx(1) and similarity < 0.95
@@ -237,9 +238,9 @@ def test_a_rising_function_of_the_map_has_rank_correlation_one_and_a_falling_one
 
 
 def test_rank_correlation_by_the_formula_for_maps_without_ties(monkeypatch):
-    one, other = torch.randperm(72).float(), torch.randperm(72).float()
-    found, _ = compare(method_of(monkeypatch, one.view(8, 9), other.view(8, 9)))
-    assert found == pytest.approx(1 - 6 * ((one - other) ** 2).sum().item() / (72 * (72**2 - 1)))
+    a, b = torch.randperm(72).float(), torch.randperm(72).float()
+    correlation, _ = compare(method_of(monkeypatch, a.view(8, 9), b.view(8, 9)))
+    assert correlation == pytest.approx(1 - 6 * ((a - b) ** 2).sum().item() / (72 * (72**2 - 1)))
 
 
 @pytest.mark.parametrize("flat", ["trained", "otherwise", "both"])
@@ -251,16 +252,24 @@ def test_a_flat_map_ranks_nothing_but_can_be_compared(monkeypatch, flat):
     assert similarity == pytest.approx(1) if flat == "both" else similarity < 0.2
 
 
-def test_without_targets_the_trained_networks_top_class_is_explained_throughout(network, inputs):
+def test_without_a_target_the_trained_networks_top_class_is_explained_throughout(network, inputs):
     top = network.probabilities(inputs).argmax(1)
     twins = [twin.probabilities(inputs).argmax(1) for _, twin in randomised(network, True)]
-    assert any(not torch.equal(top, other) for other in twins)
-    found, expected = (sanity_check(network, inputs, targets, "grad_cam") for targets in (None, top))
-    for one, other in zip(found, expected, strict=True):
-        assert np.array_equal(one.rank_correlation, other.rank_correlation, equal_nan=True)
+    assert any(not torch.equal(top, changed_top) for changed_top in twins)
+    by_default, expected = (sanity_check(network, inputs, target, "grad_cam") for target in (None, top))
+    for stage, same in zip(by_default, expected, strict=True):
+        assert np.array_equal(stage.rank_correlation, same.rank_correlation, equal_nan=True)
 
 
-def test_stages_are_what_explain_says_of_the_copies(network, inputs):
+def test_a_layer_may_be_a_module(network, inputs):
+    by_module, by_path = (
+        sanity_check(network, inputs, 0, "grad_cam", layer) for layer in (network.module.first, "first")
+    )
+    for stage, same in zip(by_module, by_path, strict=True):
+        assert np.array_equal(stage.rank_correlation, same.rank_correlation, equal_nan=True)
+
+
+def test_stages_compare_the_maps_of_the_copies(network, inputs):
     records = sanity_check(network, inputs, [0, 2], "gmcam", "first", cascading=False, seed=7, sigma=1.0)
     assert [record.layer for record in records] == list(LAYERS)
     options = {"method": "gmcam", "layer": "first", "sigma": 1.0}
@@ -278,7 +287,7 @@ def average_ranks(values):
     return (below + (values[:, None] == values).sum(1) / 2).double()
 
 
-def test_several_classes_of_one_picture_are_compared_each(network, inputs):
+def test_each_class_of_an_image_is_compared(network, inputs):
     for record in sanity_check(network, inputs[:1], ["cat", "cup", "coin"], "grad_cam", stages=["fc"]):
         assert record.rank_correlation.shape == record.similarity.shape == (3,)
 
@@ -288,7 +297,7 @@ def scenes(count=2):
     return [scene.image for scene in drawn], [scene.labels[0] for scene in drawn]
 
 
-def test_a_method_that_does_not_ask_the_head_does_not_notice_a_new_one():
+def test_a_method_without_the_head_is_constant_while_the_head_is_randomised():
     network = gmcam.load("collage-vgg")
     stages = list(layers_from_logits(network))[:3]
     records = sanity_check(network, *scenes(), "eigen_cam", cascading=False, stages=stages)
@@ -298,27 +307,27 @@ def test_a_method_that_does_not_ask_the_head_does_not_notice_a_new_one():
     assert records[2].layer == "stage4.3" and records[2].rank_correlation.max() < 0.99
 
 
-def test_guided_backpropagation_hardly_notices_what_grad_cam_does():
+def test_guided_backpropagation_changes_little_where_grad_cam_changes():
     network = gmcam.load("collage-vgg")
     stages = list(layers_from_logits(network))[:4]
     guided = sanity_check(network, *scenes(), "captum.guided_backprop", stages=stages)
     grad_cam = sanity_check(network, *scenes(), "grad_cam", stages=stages)
-    for one, other in zip(guided, grad_cam, strict=True):
-        assert one.rank_correlation.min() > 0.75
-        assert np.nanmean(other.rank_correlation) < 0.7
+    for stage, reference in zip(guided, grad_cam, strict=True):
+        assert stage.rank_correlation.min() > 0.75
+        assert np.nanmean(reference.rank_correlation) < 0.7
 
 
 # Errors
 
 
-def test_a_network_of_which_nothing_can_be_drawn_anew_is_refused():
+def test_a_network_that_cannot_be_randomised_is_refused():
     plain = gmcam.Network(
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), name="plain", input_shape=(3, 8, 8)
     )
-    with pytest.raises(ValueError, match="plain has no layer with weights and a method reset_parameters"):
+    with pytest.raises(ValueError, match="expected layers with reset_parameters, got none in plain"):
         randomised(plain, cascading=True)
 
-    class Own(nn.Module):
+    class WithoutReset(nn.Module):
         def __init__(self):
             super().__init__()
             self.weight = nn.Parameter(torch.ones(3, 2))
@@ -326,17 +335,15 @@ def test_a_network_of_which_nothing_can_be_drawn_anew_is_refused():
         def forward(self, x):
             return x.mean((2, 3)) @ self.weight
 
-    with pytest.raises(ValueError, match="own has no layer with weights and a method reset_parameters"):
+    with pytest.raises(ValueError, match="expected layers with reset_parameters, got none in own"):
         sanity_check(
-            gmcam.Network(Own(), name="own", input_shape=(3, 8, 8)),
+            gmcam.Network(WithoutReset(), name="own", input_shape=(3, 8, 8)),
             torch.ones(1, 3, 8, 8),
             0,
             "captum.saliency",
         )
 
 
-def test_a_stage_that_there_is_not_is_named(network):
-    with pytest.raises(
-        ValueError, match="'third' is no layer that can be drawn anew; there are fc, second, first"
-    ):
+def test_an_unknown_stage_is_named(network):
+    with pytest.raises(ValueError, match="expected stages among fc, second, first, got 'third'"):
         randomised(network, cascading=True, stages=["fc", "third"])
