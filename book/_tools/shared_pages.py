@@ -1,7 +1,7 @@
-"""Where the pages will stand once they are published, from the repository's address in ``_config.yml``.
+"""The address of the published pages, derived from the repository's in ``_config.yml``.
 
-Pages that are shared show a title, a description and a card with both (Open Graph), which need full
-addresses. The book's is ``html.baseurl``, or GitHub's pages of the repository where that is not set.
+Links to pages in messages show a title, a description and a card (Open Graph), which need full addresses.
+The book's is ``html.baseurl``, or GitHub's pages of the repository where that is not set.
 """
 
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from sphinx.config import Config
 
 
 def pages_of(repository: str) -> str:
-    """The address of a repository's GitHub pages. Raises ``ValueError`` for a repository elsewhere.
+    """The address of a repository's GitHub pages. Raises ``ValueError`` for a repository on another host.
 
     >>> pages_of("https://github.com/owner/name")
     'https://owner.github.io/name/'
@@ -19,7 +19,7 @@ def pages_of(repository: str) -> str:
     host, path = urlsplit(repository)[1:3]
     if host != "github.com" or path.strip("/").count("/") != 1:
         raise ValueError(
-            f"{repository} is not on GitHub: set html.baseurl in _config.yml to the pages' address"
+            f"expected a repository on GitHub, got {repository}: set html.baseurl in _config.yml"
         )
     owner, name = path.strip("/").split("/")
     site = f"{owner}.github.io"
@@ -27,7 +27,7 @@ def pages_of(repository: str) -> str:
 
 
 def tell_address(_app: Sphinx, config: Config) -> None:
-    """Set it for the extension that writes the tags."""
+    """Set the address for the extension that writes the tags."""
     config.html_baseurl = config.html_baseurl or pages_of(config.html_theme_options["repository_url"])
     config.ogp_site_url = config.html_baseurl
     config.ogp_site_name = config.html_title

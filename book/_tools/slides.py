@@ -1,7 +1,7 @@
-"""Lecture slides from the executed notebooks, one deck a chapter; `make slides` writes them.
+"""Lecture slides from the executed notebooks, one deck per chapter: `make slides`.
 
-They are shown by reveal.js, which is fetched with MathJax when they are written, and need no internet then.
-What stands on them: ``deck``.
+reveal.js shows them. It is fetched with MathJax when the slides are written, so they need no internet
+afterwards. Their content is described in ``deck``.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SERVED = (REVEAL, *(package for package in PACKAGES if package.folder == "mathja
 
 
 def shown_names(notebooks: Path) -> dict[str, str]:
-    """Titles of the chapters by their names, and authors with their years by the keys of citations."""
+    """Chapters' titles by file name, and authors with years by citation key."""
     shown = {}
     for path in sorted(BOOK.glob("*.md")):
         shown[path.stem] = re.search(r"^# (.*)", path.read_text(), re.MULTILINE)[1]  # type: ignore[index]
@@ -45,9 +45,9 @@ def shown_names(notebooks: Path) -> dict[str, str]:
 
 
 def write(notebooks: Path, folder: Path) -> list[Path]:
-    """Write a deck for every numbered chapter with cells, an index, and the scripts they need, to ``folder``.
+    """Write a deck for every numbered chapter with cells, an index, and their scripts, to ``folder``.
 
-    Raises ``FileNotFoundError`` where a chapter has not been executed.
+    Raises ``FileNotFoundError`` if a chapter has not been executed.
     """
     contents = yaml.safe_load((BOOK.parent / "_toc.yml").read_text())
     parts = {
@@ -63,7 +63,9 @@ def write(notebooks: Path, folder: Path) -> list[Path]:
         name for names in parts.values() for name in names if not (notebooks / f"{name}.ipynb").exists()
     ]
     if missing:
-        raise FileNotFoundError(f"{notebooks} has no executed {', '.join(missing)}: run `make book` first")
+        raise FileNotFoundError(
+            f"expected executed notebooks in {notebooks}, got none for {', '.join(missing)}: run `make book`"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     scripts = {package.folder: f"{package.folder}-{package.version}" for package in SERVED}
     for package in SERVED:

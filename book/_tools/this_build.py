@@ -1,7 +1,7 @@
-"""What a build was made with, and what each notebook took: the directives ``versions``, ``executions``.
+"""The versions used by a build, and the time and memory of each notebook: ``versions``, ``executions``.
 
-MyST-NB keeps how long a notebook ran. How much memory its kernel held at most is read whenever a cell is
-done, from the system's account of the process (on Linux; elsewhere the column stays empty).
+MyST-NB records how long a notebook ran. The peak memory of its kernel is read from the system after every
+cell (on Linux; the column is empty elsewhere).
 """
 
 import os
@@ -42,7 +42,7 @@ class VersionsDirective(SphinxDirective):
 
 
 class Executions(nodes.General, nodes.Element):
-    """Stands where the table will be, until all notebooks have run."""
+    """A placeholder for the table, until all notebooks have run."""
 
 
 class ExecutionsDirective(SphinxDirective):
@@ -53,7 +53,7 @@ class ExecutionsDirective(SphinxDirective):
 
 
 class ExecutionsTable(SphinxPostTransform):
-    """Puts the table in its place."""
+    """Replaces the placeholder by the table."""
 
     default_priority = 8  # before references are resolved
 
@@ -64,8 +64,8 @@ class ExecutionsTable(SphinxPostTransform):
             for name in sorted(data):
                 if "exec_data" in data[name]:
                     seconds = f"{data[name]['exec_data']['runtime']:.1f}"
-                    held = [f"{part:.0f}" if part else "" for part in data[name].get(KEY, (0, 0))]
-                    rows.append([self.env.titles[name].astext(), seconds, *held])
+                    sizes = [f"{part:.0f}" if part else "" for part in data[name].get(KEY, (0, 0))]
+                    rows.append([self.env.titles[name].astext(), seconds, *sizes])
             node.replace_self(table(["Notebook", "Seconds", "Memory (MiB)", "of it libraries"], rows))
 
 
@@ -82,34 +82,34 @@ def table(head: list[str], rows: list[list[str]]) -> nodes.table:
 
 
 def memory(process: psutil.Process) -> tuple[float, float]:
-    """Mebibytes that a process has held at most, and how many of them are pages of files.
+    """Peak memory of a process in mebibytes, and the share of mapped files, which are mainly libraries.
 
-    Those are its libraries', which the system may drop and read again. Zeros where it does not tell.
+    The system can drop mapped files and read them again. Zeros on a system without /proc.
     """
     try:
         status = Path(f"/proc/{process.pid}/status").read_text()
     except OSError:
         return 0.0, 0.0
     peak, files = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmHWM", "RssFile"))
-    # What the system calls kB are 1024 bytes.
+    # The system's kB are 1024 bytes.
     return (int(peak[1]) / 1024, int(files[1]) / 1024) if peak and files else (0.0, 0.0)
 
 
 def watch(app: Sphinx) -> None:
-    """From now on, note the memory of every notebook's kernel when a cell of it is done.
+    """From now on, record the memory of a notebook's kernel after each of its cells.
 
-    A kernel that has nothing left to do is killed: it would take a second or two to tidy up. What it
-    leaves behind lies in a folder of the build's own, which goes with the build.
+    Finished kernels are killed, because their shutdown takes a second or two. Their temporary files are in
+    a folder that is removed after the build.
     """
 
     def note(**_: Any) -> None:
-        held = max(map(memory, psutil.Process().children()), default=(0.0, 0.0))
-        NbMetadataCollector.set_doc_data(app.env, app.env.docname, KEY, held)
+        sizes = max(map(memory, psutil.Process().children()), default=(0.0, 0.0))
+        NbMetadataCollector.set_doc_data(app.env, app.env.docname, KEY, sizes)
 
     traits = NotebookClient.class_traits()
     traits["on_cell_executed"].default_value = note
     traits["shutdown_kernel"].default_value = "immediate"
-    left = TemporaryDirectory(ignore_cleanup_errors=True)  # a kernel that was killed may still be ending
+    left = TemporaryDirectory(ignore_cleanup_errors=True)  # a killed kernel may still be running
     usual = os.environ.get("TMPDIR")
     os.environ["TMPDIR"] = left.name
 
@@ -121,7 +121,7 @@ def watch(app: Sphinx) -> None:
 
 
 def report(app: Sphinx, _env: Any) -> None:
-    """Say in the build's log what each notebook held, beside the seconds that MyST-NB prints."""
+    """Log the memory of each notebook; MyST-NB logs its seconds."""
     for name, data in sorted(NbMetadataCollector.get_doc_data(app.env).items()):
         if KEY in data:
             LOGGER.info("%s: held at most %.0f MiB, %.0f of them libraries", name, *data[KEY])

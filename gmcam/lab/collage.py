@@ -1,32 +1,25 @@
 """Collage scenes as a dataset with ground truth."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+from functools import partial
+from itertools import cycle, islice, permutations
 
-import itertools
-
-from gmcam.datasets.opening import _as_arrays, _check_limit
 from gmcam.datasets.records import Dataset, Record, Truth
 from gmcam.lab.scenes import CLASSES, scene
 
 
-def collage(count: int = 504, *, limit: int | None = None) -> Dataset:
-    """The scenes of ``dual_class_scenes(count)``, drawn one by one; 504 is nine of each ordered pair.
+def collage(count: int = 504) -> Dataset:
+    """The scenes of ``dual_class_scenes(count)``, drawn as they are read; 504 is nine of each ordered pair.
 
     Masks and boxes are exact. Raises ``ValueError`` for a count below 1.
     """
-    count = count if limit is None else limit
-    _check_limit(count)
-    pairs = itertools.islice(itertools.cycle(itertools.permutations(CLASSES, 2)), count)
-    recipes = list(enumerate(pairs))
+    pairs = list(islice(cycle(permutations(CLASSES, 2)), max(count, 0)))
+    names = tuple(f"{first}-{second}-{seed}" for seed, (first, second) in enumerate(pairs))
+    return Dataset("collage", CLASSES, names, partial(_read, pairs, names))
 
-    def read(index: int) -> Record:
-        seed, labels = recipes[index]
-        drawn = scene(*labels, seed=seed)
-        truths = [
-            Truth(label, mask, *_as_arrays([(box, False)]))
-            for label, mask, box in zip(drawn.labels, drawn.masks, drawn.boxes.tolist(), strict=True)
-        ]
-        return Record(names[index], drawn.image, tuple(truths))
 
-    names = [f"{first}-{second}-{seed}" for seed, (first, second) in recipes]
-    return Dataset("collage", CLASSES, tuple(names), read)
+def _read(pairs: Sequence[tuple[str, ...]], names: Sequence[str], index: int) -> Record:
+    drawn = scene(*pairs[index], seed=index)
+    objects = zip(drawn.labels, drawn.masks, drawn.boxes.tolist(), strict=True)
+    truths = tuple(Truth.of(label, mask, [(box, False)]) for label, mask, box in objects)
+    return Record(names[index], drawn.image, truths)

@@ -1,4 +1,4 @@
-"""Pictures inside HTML: as WebP in the address itself, with a sentence that tells what they show."""
+"""Images inside HTML: WebP in a ``data:`` address, with a caption that is their alternative text."""
 
 from __future__ import annotations
 
@@ -9,39 +9,37 @@ from html import escape
 import numpy as np
 from PIL import Image, ImageOps
 
-from gmcam.reading import ImageSource as Source
-from gmcam.reading import open_image
+from gmcam.reading import ImageSource, open_image
 
-# Of WebP; higher ones double a page for no visible gain.
-QUALITY, ALPHA_QUALITY = 75, 70
+QUALITY, ALPHA_QUALITY = 75, 70  # of WebP; higher ones double a page for no visible gain
 
 
-def figure(picture: Source, words: str, quality: int = QUALITY) -> str:
-    """A ``<figure>`` whose caption and alternative text are ``words``, escaped."""
-    text = escape(words)
+def figure(image: ImageSource, caption: str, quality: int = QUALITY) -> str:
+    """A ``<figure>`` with ``caption``, escaped, as caption and alternative text."""
+    text = escape(caption)
     return (
-        f'<figure><img class="dark-light" alt="{text}" src="{data_address(picture, quality)}">'
+        f'<figure><img class="dark-light" alt="{text}" src="{data_address(image, quality)}">'
         f"<figcaption>{text}</figcaption></figure>"
     )
 
 
-def data_address(picture: Source, quality: int = QUALITY) -> str:
-    """The picture as a ``data:`` address."""
+def data_address(image: ImageSource, quality: int = QUALITY) -> str:
+    """The image as a ``data:`` address."""
     buffer = io.BytesIO()
-    see_through(picture).save(buffer, format="webp", quality=quality, alpha_quality=ALPHA_QUALITY)
+    with_alpha(image).save(buffer, format="webp", quality=quality, alpha_quality=ALPHA_QUALITY)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def see_through(picture: Source) -> Image.Image:
-    """As ``open_image`` has it, but a PIL picture or a uint8 array (H, W, 4) keeps its transparency."""
-    if isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (4,):
-        picture = Image.fromarray(picture)
-    if isinstance(picture, Image.Image) and picture.has_transparency_data:
-        return ImageOps.exif_transpose(picture).convert("RGBA")
-    return open_image(picture)
+def with_alpha(image: ImageSource) -> Image.Image:
+    """Open an image like ``open_image``, but keep the transparency of a PIL image or uint8 (H, W, 4)."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (4,):
+        image = Image.fromarray(image)
+    if isinstance(image, Image.Image) and image.has_transparency_data:
+        return ImageOps.exif_transpose(image).convert("RGBA")
+    return open_image(image)
 
 
-def to_width(picture: Image.Image, width: int) -> Image.Image:
-    """The picture at that width, as high as its shape asks for and at least one pixel."""
-    height = max(1, round(width * picture.height / picture.width))
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+def to_width(image: Image.Image, width: int) -> Image.Image:
+    """The image scaled to ``width`` pixels with its proportions, at least one pixel high."""
+    height = max(1, round(width * image.height / image.width))
+    return image.resize((width, height), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""The live explorer: class, layer, method and opacity of one picture, recomputed as they change."""
+"""The live explorer: class, layer, method and opacity for one image, recomputed as they change."""
 
 from __future__ import annotations
 
@@ -6,129 +6,122 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-import ipywidgets
-
+from gmcam._extras import require
 from gmcam.explaining import Result, explain
 from gmcam.lab.embedding import figure, to_width
-from gmcam.methods import METHODS
 from gmcam.network import Network
-from gmcam.reading import ImageSource as Source
+from gmcam.reading import ImageSource
+from gmcam.registry import find_method
 from gmcam.show import overlay
 
+try:
+    import ipywidgets
+except ModuleNotFoundError:
+    require("ipywidgets", "plot")
+    raise
+
 WIDTH = 288
-# What a map or a picture may end in; RuntimeError is torch's word for a lack of memory, among others.
+# What computing a map or opening an image may raise; torch raises RuntimeError for a lack of memory.
 FAILURES = (ValueError, RuntimeError, MemoryError)
 FAST = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
 
 
 class _Subject:
-    """The picture in hand: how it looks, what the network says of it, and the maps computed so far."""
+    """The current image: its view, its probabilities, and the maps computed so far."""
 
-    def __init__(self, network: Network, image: Source) -> None:
+    def __init__(self, network: Network, image: ImageSource) -> None:
         self.network = network
-        self.inputs = network.prepare(image)  # before anything is enlarged: it refuses what is too slender
+        self.inputs = network.prepare(image)  # refuses an image that is too slender before it is enlarged
         self.view = to_width(network.view(image), WIDTH)
         self.probabilities = network.probabilities(self.inputs)[0].tolist()
-        self.computed: dict[tuple[int, str, str], Result] = {}
+        self.results: dict[tuple[int, str, str], Result] = {}
 
     def result(self, index: int, layer: str, method: str) -> Result:
         key = index, layer, method
-        if key not in self.computed:
-            self.computed[key] = explain(self.network, self.inputs, index, method=method, layer=layer)
-        return self.computed[key]
+        if key not in self.results:
+            self.results[key] = explain(self.network, self.inputs, index, method=method, layer=layer)
+        return self.results[key]
 
     def by_probability(self) -> list[int]:
         return sorted(range(len(self.probabilities)), key=lambda index: -self.probabilities[index])
 
     def options(self, indices: list[int]) -> list[tuple[str, int]]:
-        """Classes to choose from, with their probabilities."""
+        """Labels of classes, with their probabilities, and their indices."""
         return [(f"{self.network.class_name(i)} ({self.probabilities[i]:.1%})", i) for i in indices]
 
 
 def explorer(
     network: Network,
-    image: Source,
-    classes: tuple[str, ...] = (),
-    methods: tuple[str, ...] = FAST,
+    image: ImageSource,
+    target: Sequence[str | int] = (),
+    method: Sequence[str] = FAST,
 ) -> ipywidgets.VBox:
-    """Controls for class, layer, method and opacity, a button for another picture, and its saliency map.
+    """Controls for class, layer, method and opacity, a button to upload an image, and its saliency map.
 
-    ``classes``: names to choose from; without them, and for another picture, all that the network knows,
-    the most probable first.
-    ``methods``: names in ``METHODS``, a few of one pass without them. A map is computed when it is first
-    looked at and then kept as long as its picture is. Afterwards it moves at the speed of drawing. It
-    needs a running kernel. Raises ``ValueError`` for an unknown class or method, and without a method.
+    ``target``: the classes offered; all classes, the most probable first, where it is empty and for an
+    uploaded image. ``method``: names in ``METHODS``; by default a few that need one pass. Each map is
+    computed when it is first shown and kept while its image is. Needs a running kernel. Raises
+    ``ValueError`` for an unknown class or method, and without a method.
     """
-    if not methods:
-        raise ValueError("explorer needs at least one method")
+    if not method:
+        raise ValueError("expected at least one method, got none: name some, or leave method out")
+    entries = [find_method(name) for name in method]
     subject = _Subject(network, image)
-    offered = [network.class_index(name) for name in classes] or subject.by_probability()
-    for name in methods:
-        if name not in METHODS:
-            raise ValueError(f"no method is called {name!r}; there are {', '.join(METHODS)}")
+    offered = [network.class_index(each) for each in target] or subject.by_probability()
 
-    wide = {"description_width": "5em"}
     layout = ipywidgets.Layout(width="22em")
-    target = ipywidgets.Dropdown(
-        options=subject.options(offered), description="class", style=wide, layout=layout
+    look = {"style": {"description_width": "5em"}, "layout": layout}
+    classes = ipywidgets.Dropdown(options=subject.options(offered), description="class", **look)
+    layers = ipywidgets.SelectionSlider(
+        options=list(network.layers), value=network.default_layer, description="layer", **look
     )
-    layer = ipywidgets.SelectionSlider(
-        options=list(network.layers),
-        value=network.default_layer,
-        description="layer",
-        style=wide,
-        layout=layout,
-    )
-    method = ipywidgets.Dropdown(
-        options=[(METHODS[name].title, name) for name in methods],
-        value=methods[-1],
+    methods = ipywidgets.Dropdown(
+        options=[(entry.title, entry.name) for entry in entries],
+        value=entries[-1].name,
         description="method",
-        style=wide,
-        layout=layout,
+        **look,
     )
-    opacity = ipywidgets.FloatSlider(
-        0.75, min=0, max=1, step=0.05, description="opacity", style=wide, layout=layout
-    )
-    said = ipywidgets.HTML(layout=layout)
-    upload = ipywidgets.FileUpload(accept="image/*", description="Your own picture", layout=layout)
-    picture = ipywidgets.HTML(layout=ipywidgets.Layout(width=f"{WIDTH}px", max_width="100%"))
+    opacity = ipywidgets.FloatSlider(0.75, min=0, max=1, step=0.05, description="opacity", **look)
+    message = ipywidgets.HTML(layout=layout)
+    upload = ipywidgets.FileUpload(accept="image/*", description="Your own image", layout=layout)
+    display = ipywidgets.HTML(layout=ipywidgets.Layout(width=f"{WIDTH}px", max_width="100%"))
 
     def draw(_change: object = None) -> None:
         try:
-            result = subject.result(target.value, layer.value, method.value)
-        except FAILURES as error:  # as CAM away from the last map: say so and show the bare picture
-            picture.value = figure(subject.view, str(error), quality=90)
+            result = subject.result(classes.value, layers.value, methods.value)
+        except FAILURES as error:  # such as CAM at an early layer: show the message and the bare image
+            display.value = figure(subject.view, str(error), quality=90)
             return
-        row, column = divmod(int(result.raw[0].argmax()), result.raw.shape[2])
-        where = "the map is empty" if result.empty[0] else f"strongest in row {row}, column {column}"
-        height, width = result.raw.shape[1:]
-        words = f"Logit {result.score[0]:.2f}; map of {height} × {width} cells, {where}."
-        # A little sharper than a picture that is stored a hundred times.
-        picture.value = figure(overlay(subject.view, result.maps[0], opacity.value), words, quality=90)
+        height, width = result.cells
+        row, column = divmod(int(result.raw[0].argmax()), width)
+        place = "the map is empty" if result.empty[0] else f"strongest in row {row}, column {column}"
+        caption = f"Logit {result.score[0]:.2f}; map of {height} × {width} cells, {place}."
+        # Sharper than images stored by the hundred.
+        display.value = figure(overlay(subject.view, result.maps[0], opacity.value), caption, quality=90)
 
-    def take(_change: object) -> None:
+    def replace_image(_change: object = None) -> None:
         nonlocal subject
         if not upload.value:
             return
         try:
             subject = _Subject(network, _uploaded(upload.value))
-        except FAILURES as error:  # the picture in hand stays
-            said.value = f"<em>{escape(str(error))}</em>"
+        except FAILURES as error:  # keep the current image
+            message.value = f"<em>{escape(str(error))}</em>"
             return
-        said.value = ""
-        target.options = subject.options(subject.by_probability())
+        message.value = ""
+        classes.options = subject.options(subject.by_probability())
         draw()
 
-    for control in (target, layer, method, opacity):
+    for control in (classes, layers, methods, opacity):
         control.observe(draw, "value")
-    upload.observe(take, "value")
+    upload.observe(replace_image, "value")
     draw()
-    controls = ipywidgets.VBox([target, layer, method, opacity, upload, said])
+    controls = ipywidgets.VBox([classes, layers, methods, opacity, upload, message])
     wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", grid_gap="1em")
-    return ipywidgets.VBox([ipywidgets.Box([picture, controls], layout=wrap)])
+    return ipywidgets.VBox([ipywidgets.Box([display, controls], layout=wrap)])
 
 
 def _uploaded(files: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]) -> bytes:
-    """What the first file holds; before ipywidgets 8, as in some hosted notebooks, files come by name."""
+    """The content of the first file; before ipywidgets 8, as in some hosted notebooks, files come by name."""
     listed = files.values() if isinstance(files, Mapping) else files
     return bytes(next(iter(listed))["content"])

@@ -1,9 +1,9 @@
-"""Sliders that work without a kernel: every state is drawn beforehand, and the page picks one.
+"""Controls that work without a kernel: every state is drawn in advance, and the page selects one.
 
-``freeze`` is for any drawing, ``frozen_explorer`` for class × layer × method × opacity of one picture.
-Both are ordinary widgets in a live notebook. In a rendered page the front end alone moves them: each
-control's ``index`` is linked to the ``selected_index`` of nested ``Stack`` widgets, whose leaves hold
-the pictures as WebP. A ``value`` or a Python callback would need a kernel; an index does not.
+``freeze`` is for any drawing, ``frozen_explorer`` for class × layer × method × opacity of one image. Both
+are ordinary widgets in a live notebook. In a rendered page the front end alone moves them: each control's
+``index`` is linked to the ``selected_index`` of nested ``Stack`` widgets, whose leaves hold the images as
+WebP. A link of ``value``, or a Python callback, would need a kernel.
 """
 
 from __future__ import annotations
@@ -11,24 +11,30 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import ipywidgets
 from PIL import Image
+from torch import Tensor
 
+from gmcam._extras import require
+from gmcam.capture import Layer
 from gmcam.explaining import compare
-from gmcam.lab.embedding import data_address, figure, see_through, to_width
+from gmcam.lab.embedding import data_address, figure, to_width, with_alpha
 from gmcam.lab.pictures import coloured, greyed
-from gmcam.methods import METHODS
 from gmcam.network import Network
-from gmcam.reading import ImageSource as Source
-from gmcam.reading import open_image
+from gmcam.reading import ImageSource, open_image
+from gmcam.registry import find_method
 from gmcam.show import InlineFigure
+
+try:
+    import ipywidgets
+except ModuleNotFoundError:
+    require("ipywidgets", "plot")
+    raise
 
 OPACITIES = (0.25, 0.5, 0.75, 1.0)
 METHODS_SHOWN = ("grad_cam", "grad_cam_pp", "x_grad_cam", "hires_cam", "guidance_map", "gmcam")
-# Themes dim pictures on dark pages; saliency colours are to stay as they are.
 _OPACITY_RULES = "".join(f".gmcam-opacity-{round(100 * o)} img {{opacity: {o}}}\n" for o in OPACITIES)
+# Themes dim images on dark pages, which would change the colours of saliency: hence `filter: none`.
 _STYLE = f"""<style>
 .gmcam-frozen {{position: relative; max-width: 100%}}
 .gmcam-frozen figure {{margin: 0}}
@@ -38,7 +44,8 @@ _STYLE = f"""<style>
 .gmcam-over {{position: relative}}
 {_OPACITY_RULES}</style>"""
 
-Drawing = tuple[Source | InlineFigure, str]
+Drawing = tuple[ImageSource | InlineFigure, str]
+Options = Mapping[str, Mapping[str, Any]]  # control → label → value
 
 
 def freeze(
@@ -48,22 +55,21 @@ def freeze(
     sliders: Iterable[str] = (),
     start: Mapping[str, str] | None = None,
     width: int = 320,
-    under: Source | None = None,
+    background: ImageSource | None = None,
 ) -> ipywidgets.VBox:
-    """Controls for ``choices`` and, for each combination, the picture that ``draw`` makes of it.
+    """Controls for ``choices`` and, for each combination, the image that ``draw`` returns for it.
 
-    ``choices``: what each control offers, labels, or labels with the value that stands for each.
-    ``draw`` takes one value per control, by name, and gives a picture (as ``open_image`` takes it, or
-    a figure of ``gmcam.lab``, which is emptied when its picture has been taken) and a sentence that
-    tells what it shows; the sentence stands below it and is its alternative text. It is called once for
-    every combination, so the page grows with their number: 90 pictures of 160 pixels are about half a
-    megabyte. ``sliders``: the controls whose choices have an order. ``start``: labels to begin with, the
-    first ones without it. ``width``: in pixels, on the page. With ``under``, pictures are see-through (PIL
-    pictures or uint8 arrays (H, W, 4)) and lie over that one, and a control ``opacity`` is added.
+    ``choices``: for each control its labels, or its labels with their values. ``draw`` receives one value
+    per control, by name. It returns an image (as ``open_image`` takes it, or an ``InlineFigure``) and a
+    sentence, used as caption and alternative text. It is called once per combination, and the page grows
+    with their number: 90 images of 160 pixels are about half a megabyte.
+    ``sliders``: controls whose choices have an order. ``start``: initial labels, by default the first.
+    ``width``: on the page, in pixels. With ``background``, images (PIL or uint8 (H, W, 4)) keep their
+    transparency and are laid over that image, and a control ``opacity`` is added.
 
-    Before ipywidgets 8 there is no ``Stack``: then the first picture is shown, with a word on that.
-    Raises ``ValueError`` without a choice, for a control without one, for names in ``sliders`` or ``start``
-    that ``choices`` lacks, and with ``under`` for a control called ``opacity``.
+    Before ipywidgets 8, which introduced ``Stack``, only the first image is shown, with a note. Raises
+    ``ValueError`` without a control, for a control without a choice, for names in ``sliders`` or ``start``
+    that ``choices`` lacks, and with ``background`` for a control called ``opacity``.
 
     >>> from PIL import Image
     >>> def draw(shade, side):
@@ -73,133 +79,90 @@ def freeze(
     ... )
     """
     options = {
-        name: dict(of) if isinstance(of, Mapping) else {o: o for o in of} for name, of in choices.items()
+        name: dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels}
+        for name, labels in choices.items()
     }
-    if not options or not all(options.values()):
-        raise ValueError("freeze needs at least one control, and every control at least one choice")
-    if under is not None and "opacity" in options:
-        raise ValueError("with under, freeze adds a control 'opacity' of its own; call yours something else")
     sliders, start = set(sliders), dict(start or {})
-    for name in [*sliders, *start]:
-        if name not in options:
-            raise ValueError(f"there is no control {name!r}; there are {', '.join(map(str, options))}")
-    for name, label in start.items():
-        if label not in options[name]:
-            raise ValueError(f"{name} has no choice {label!r}; it has {', '.join(map(str, options[name]))}")
+    _check(options, [*sliders, *start], start, background)
+    start = {name: start.get(name, next(iter(labels))) for name, labels in options.items()}
+
+    def render(values: Mapping[str, Any]) -> tuple[ImageSource, str]:
+        drawing, caption = draw(**values)
+        return _as_image(drawing, 2 * width), caption
+
+    if not hasattr(ipywidgets, "Stack"):
+        still = render({name: labels[start[name]] for name, labels in options.items()})
+        return _without_stack(*still, background, width)
+
     controls = {
-        name: _control(name, list(of), name in sliders, list(of).index(start[name]) if name in start else 0)
-        for name, of in options.items()
+        name: _control(name, list(labels), list(labels).index(start[name]), name in sliders)
+        for name, labels in options.items()
     }
+    # Shared by all leaves: a separate layout and style for each would double the page's widgets.
+    layout, style = ipywidgets.Layout(margin="0", overflow="visible"), ipywidgets.HTML().style
 
-    stills: WeakKeyDictionary[InlineFigure, Image.Image] = WeakKeyDictionary()  # of figures that come again
-
-    def drawn(chosen: dict[str, Any]) -> tuple[Source, str]:
-        picture, words = draw(**chosen)
-        if not isinstance(picture, InlineFigure):
-            return picture, words
-        if picture.axes or picture not in stills:
-            stills[picture] = _still(picture, 2 * width)
-        return stills[picture], words
-
-    def leaf(chosen: dict[str, Any]) -> str:
-        return figure(*drawn(chosen))
-
-    if not hasattr(ipywidgets, "Stack"):  # before ipywidgets 8, as in some hosted notebooks
-        first, words = drawn({name: of[start.get(name, next(iter(of)))] for name, of in options.items()})
-        if under is not None:
-            base = to_width(open_image(under), width).convert("RGBA")
-            above = see_through(first).convert("RGBA").resize(base.size, Image.Resampling.BILINEAR)
-            first = Image.alpha_composite(base, above)
-        advice = "Its sliders need ipywidgets 8: %pip install 'ipywidgets>=8', then restart."
-        return ipywidgets.VBox([ipywidgets.HTML(figure(first, words)), ipywidgets.HTML(advice)])
-
-    # Shared by all leaves: a layout and a style of its own for each would double the page's widgets.
-    leaf_layout = ipywidgets.Layout(margin="0", overflow="visible")
-    leaf_style = ipywidgets.HTML().style
-
-    def stack(names: list[str], chosen: dict[str, Any]) -> ipywidgets.Widget:
+    def stack(names: Sequence[str], values: Mapping[str, Any]) -> ipywidgets.Widget:
         if not names:
-            return ipywidgets.HTML(leaf(chosen), layout=leaf_layout, style=leaf_style)
+            return ipywidgets.HTML(figure(*render(values)), layout=layout, style=style)
         name, *rest = names
-        children = [stack(rest, chosen | {name: value}) for value in options[name].values()]
-        return _linked(controls[name], children, leaf_layout)
+        children = [stack(rest, {**values, name: value}) for value in options[name].values()]
+        return _linked(controls[name], children, layout)
 
-    pictures = stack(list(options), {})
     shown = [ipywidgets.HTML(_STYLE, layout=ipywidgets.Layout(display="none"))]
-    if under is not None:
-        base = ipywidgets.HTML(
-            f'<img class="dark-light" role="presentation" alt="" src="{data_address(under, quality=90)}">',
-            layout=leaf_layout,
-        )
-        base.add_class("gmcam-under")
-        controls["opacity"] = _control("opacity", [f"{o:.0%}" for o in OPACITIES], True, 2)
-        # One stack of pictures, seen through boxes of different opacity: nothing is stored twice.
-        boxes = [ipywidgets.Box([pictures], layout=leaf_layout) for _ in OPACITIES]
-        for box, opacity in zip(boxes, OPACITIES, strict=True):
-            box.add_class(f"gmcam-opacity-{round(100 * opacity)}")
-        pictures = _linked(controls["opacity"], boxes, leaf_layout)
-        pictures.add_class("gmcam-over")
-        shown.append(base)
-    frame = ipywidgets.VBox(
-        [*shown, pictures], layout=ipywidgets.Layout(width=f"{width}px", overflow="visible")
-    )
+    images = stack(list(options), {})
+    if background is not None:
+        address = data_address(background, quality=90)
+        img = f'<img class="dark-light" role="presentation" alt="" src="{address}">'
+        shown.append(ipywidgets.HTML(img, layout=layout))
+        shown[-1].add_class("gmcam-under")
+        controls["opacity"] = _control("opacity", [f"{o:.0%}" for o in OPACITIES], 2, ordered=True)
+        images = _with_opacity(images, controls["opacity"], layout)
+    frame_layout = ipywidgets.Layout(width=f"{width}px", overflow="visible")
+    frame = ipywidgets.VBox([*shown, images], layout=frame_layout)
     frame.add_class("gmcam-frozen")
     wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", grid_gap="1em")
     return ipywidgets.VBox([ipywidgets.Box([frame, ipywidgets.VBox(list(controls.values()))], layout=wrap)])
 
 
-def frozen_explorer(
-    network: Network,
-    image: Source,
-    classes: Sequence[str],
-    methods: Sequence[str] = METHODS_SHOWN,
-    layers: Sequence[str] | None = None,
-    *,
-    size: int = 128,
-    width: int = 320,
+def _check(
+    options: Options, named: Sequence[str], start: Mapping[str, str], background: ImageSource | None
+) -> None:
+    if not options or not all(options.values()):
+        raise ValueError("expected at least one control, each with at least one choice: add to choices")
+    if background is not None and "opacity" in options:
+        raise ValueError("expected no control 'opacity', which background adds: use another name")
+    for name in named:
+        if name not in options:
+            known = ", ".join(map(str, options))
+            raise ValueError(f"expected one of the controls {known}, got {name!r}: add it to choices")
+    for name, label in start.items():
+        if label not in options[name]:
+            known = ", ".join(map(str, options[name]))
+            raise ValueError(f"expected {name} to start at one of {known}, got {label!r}: choose one")
+
+
+def _as_image(drawing: ImageSource | InlineFigure, max_width: int) -> ImageSource:
+    """A figure as an image of at most ``max_width`` pixels; an image as it is."""
+    if not isinstance(drawing, InlineFigure):
+        return drawing
+    image = Image.open(io.BytesIO(drawing._repr_png_())).convert("RGB")
+    image.thumbnail((max_width, image.height), Image.Resampling.LANCZOS)
+    return image
+
+
+def _without_stack(
+    image: ImageSource, caption: str, background: ImageSource | None, width: int
 ) -> ipywidgets.VBox:
-    """Class × layer × method × opacity for one picture, computed here and now for all combinations.
-
-    ``classes``: names. ``methods``: names in ``METHODS`` that explain a layer. ``layers``: all of
-    ``network.layers`` without it. ``size``: side of the stored maps in pixels; ``width``: on the page.
-    Raises ``ValueError`` like ``explain``, and without a class, method or layer.
-    """
-    layers = list(network.layers) if layers is None else list(layers)
-    if not (classes and methods and layers):
-        raise ValueError("a frozen explorer needs at least one class, one method and one layer")
-    inputs = network.prepare(image)  # before anything is enlarged: it refuses what is too slender
-    view = to_width(network.view(image), width)
-    stored = (size, max(1, round(size * view.height / view.width)))
-    found = {
-        (name, layer, result.method): result
-        for name in classes
-        for layer in layers
-        for result in compare(network, inputs, name, methods=methods, layer=layer)
-    }
-
-    def draw(**chosen: str) -> Drawing:
-        result = found[chosen["class"], chosen["layer"], chosen["method"]]
-        title, label = METHODS[result.method].title, result.label(0)
-        cells = "x".join(map(str, result.raw.shape[1:]))
-        words = f"{title} for {label}, logit {result.score[0]:.2f}, at {cells} cells: "
-        words += "the map is empty" if result.empty[0] else f"strongest {_place(result.raw[0])}"
-        return coloured(result.maps[0], stored), words + "."
-
-    return freeze(
-        draw,
-        {
-            "class": classes,
-            "layer": layers,
-            "method": {METHODS[name].title: name for name in methods},
-        },
-        sliders=["layer"],
-        start={"layer": layers[-1], "method": METHODS[methods[-1]].title},
-        width=width,
-        under=greyed(view),
-    )
+    """One image with its caption, for ipywidgets 7, as in some hosted notebooks."""
+    if background is not None:
+        base = to_width(open_image(background), width).convert("RGBA")
+        above = with_alpha(image).convert("RGBA").resize(base.size, Image.Resampling.BILINEAR)
+        image = Image.alpha_composite(base, above)
+    advice = "Its sliders need ipywidgets 8: %pip install 'ipywidgets>=8', then restart."
+    return ipywidgets.VBox([ipywidgets.HTML(figure(image, caption)), ipywidgets.HTML(advice)])
 
 
-def _control(name: str, labels: list[str], ordered: bool, index: int) -> ipywidgets.Widget:
+def _control(name: str, labels: Sequence[str], index: int, ordered: bool) -> ipywidgets.Widget:
     kind = ipywidgets.SelectionSlider if ordered else ipywidgets.Dropdown
     return kind(
         options=labels,
@@ -218,16 +181,68 @@ def _linked(
     return stack
 
 
-def _still(drawing: InlineFigure, widest: int) -> Image.Image:
-    """A figure as a picture of at most that many pixels across."""
-    drawn = Image.open(io.BytesIO(drawing._repr_png_())).convert("RGB")
-    drawing.clear()  # it is not shown again, and dozens of figures with their pictures are heavy
-    drawn.thumbnail((widest, drawn.height), Image.Resampling.LANCZOS)
-    return drawn
+def _with_opacity(
+    images: ipywidgets.Widget, control: ipywidgets.Widget, layout: ipywidgets.Layout
+) -> ipywidgets.Stack:
+    """The same images in boxes of different opacity, so that nothing is stored twice."""
+    boxes = [ipywidgets.Box([images], layout=layout) for _ in OPACITIES]
+    for box, opacity in zip(boxes, OPACITIES, strict=True):
+        box.add_class(f"gmcam-opacity-{round(100 * opacity)}")
+    stack = _linked(control, boxes, layout)
+    stack.add_class("gmcam-over")
+    return stack
 
 
-def _place(raw: Any) -> str:
-    """Where the middle of the strongest cell lies, in words: "in the middle", "at the top left"."""
+def frozen_explorer(
+    network: Network,
+    image: ImageSource,
+    target: Sequence[str],
+    method: Sequence[str] = METHODS_SHOWN,
+    layer: Sequence[Layer] | None = None,
+    *,
+    size: int = 128,
+    width: int = 320,
+) -> ipywidgets.VBox:
+    """Class × layer × method × opacity for one image, computed in advance for all combinations.
+
+    ``target``: class names. ``method``: names in ``METHODS``. ``layer``: by default all of
+    ``network.layers``. ``size``: width of the stored maps in pixels; ``width``: on the page. Starts at the
+    last layer and method. Raises ``ValueError`` as ``explain`` does, and without a class, method or layer.
+    """
+    layers = list(network.layers if layer is None else layer)
+    if not (target and method and layers):
+        raise ValueError("expected at least one class, method and layer: name some, or leave layer out")
+    inputs = network.prepare(image)  # refuses an image that is too slender before it is enlarged
+    view = to_width(network.view(image), width)
+    stored = (size, max(1, round(size * view.height / view.width)))
+    titles = {entry.title: entry.name for entry in map(find_method, method)}
+    labels = [each if isinstance(each, str) else network.layer_path(each) for each in layers]
+    results = {
+        (name, label, result.method): result
+        for name in target
+        for label in labels
+        for result in compare(network, inputs, name, methods=list(titles.values()), layer=label)
+    }
+
+    def draw(**values: str) -> Drawing:
+        result = results[values["class"], values["layer"], values["method"]]
+        title, cells = find_method(result.method).title, "x".join(map(str, result.cells))
+        place = "the map is empty" if result.empty[0] else f"strongest {place_in_words(result.raw[0])}"
+        caption = f"{title} for {result.label(0)}, logit {result.score[0]:.2f}, at {cells} cells: {place}."
+        return coloured(result.maps[0], stored), caption
+
+    return freeze(
+        draw,
+        {"class": target, "layer": labels, "method": titles},
+        sliders=["layer"],
+        start={"layer": labels[-1], "method": list(titles)[-1]},
+        width=width,
+        background=greyed(view),
+    )
+
+
+def place_in_words(raw: Tensor) -> str:
+    """The place of the strongest cell's centre in a map (h, w): "in the middle", "at the top left"."""
     height, width = raw.shape
     row, column = divmod(int(raw.argmax()), width)
     down = ("top", "", "bottom")[(6 * row + 3) // (2 * height)]

@@ -1,9 +1,8 @@
-"""The embedded networks: small enough to be read, trained and shipped with the book.
+"""The embedded networks: small enough to read, to train and to ship with the book.
 
-Both take (N, 3, 128, 128) and give eight logits. They differ where it matters for class activation
-maps, in the way from the last feature map (``stage4``, 128 × 16 × 16) to the logits:
-global average pooling and one linear layer in ``CollageResNet``; max pooling, flattening and two
-linear layers in ``CollageVGG``.
+Both take (N, 3, 128, 128) and output eight logits. They differ between the last feature map (``stage4``,
+128 × 16 × 16) and the logits, which is what matters for class activation maps: ``CollageResNet`` has global
+average pooling and one linear layer; ``CollageVGG`` has max pooling, flattening and two linear layers.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ class CollageVGG(nn.Module):
         self.stage2 = nn.Sequential(nn.MaxPool2d(2), *_convolution(32, 48))  # 64 × 64
         self.stage3 = nn.Sequential(nn.MaxPool2d(2), *_convolution(48, 96), *_convolution(96, 96))
         self.stage4 = nn.Sequential(nn.MaxPool2d(2), *_convolution(96, 128), *_convolution(128, 128))
-        # 8 × 8. The average is idle at 128; as in torchvision's VGG it lets in other sizes.
+        # 8 × 8. The average changes nothing at 128; as in torchvision's VGG it allows other input sizes.
         self.pool = nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(8))
         self.head = nn.Sequential(
             nn.Linear(128 * 8 * 8, 96), nn.ReLU(), nn.Dropout(0.3), nn.Linear(96, classes)
@@ -108,7 +107,7 @@ FOLDER = Path(__file__).with_name("weights")
 def save_weights(module: nn.Module, name: str, folder: Path, card: dict[str, Any]) -> None:
     """Write ``NAME.safetensors`` (floating-point entries as float16) and ``NAME.json``.
 
-    The card gets two more entries: ``bytes`` and ``sha256`` of the weights file.
+    The JSON file contains the card plus ``bytes`` and ``sha256`` of the weights file.
     """
     state = {
         key: value.half() if value.is_floating_point() else value
@@ -121,9 +120,9 @@ def save_weights(module: nn.Module, name: str, folder: Path, card: dict[str, Any
 
 
 def load_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """The card of an embedded network: data, seed, accuracy, date, SHA-256.
+    """Read the card of an embedded network: data, seed, accuracy, date, SHA-256.
 
-    Raises ``ValueError`` where it is missing or cannot be read.
+    Raises ``ValueError`` if it is missing or cannot be read.
 
     >>> from gmcam.lab import load_card
     >>> load_card("collage-vgg")["seed"]
@@ -133,36 +132,36 @@ def load_card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); reinstall gmcam") from None
+        raise ValueError(f"expected a readable {path}, got {error}: reinstall gmcam") from None
     return card
 
 
 def load_weights(name: str, folder: Path = FOLDER) -> dict[str, Tensor]:
-    """The state dict of an embedded network, in float32.
+    """Read the state dict of an embedded network, in float32.
 
-    Raises ``ValueError`` where the file is missing, its SHA-256 is not the one on its card, or it is none
-    of safetensors.
+    Raises ``ValueError`` if the file is missing, differs from the SHA-256 on its card, or is not a
+    safetensors file.
     """
     path = folder / f"{name}.safetensors"
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error}); reinstall gmcam") from None
-    expected, found = load_card(name, folder).get("sha256", "nothing"), hashlib.sha256(data).hexdigest()
-    if found != expected:
+        raise ValueError(f"expected a readable {path}, got {error}: reinstall gmcam") from None
+    expected, actual = load_card(name, folder).get("sha256", "nothing"), hashlib.sha256(data).hexdigest()
+    if actual != expected:
         raise ValueError(
-            f"{path} is damaged: its SHA-256 starts with {found[:12]}, the card says {expected[:12]}; "
-            f"reinstall gmcam or train it again with 'python -m gmcam train {name}'"
+            f"expected {path} with a SHA-256 of {expected[:12]}…, got {actual[:12]}…: reinstall gmcam, or "
+            f"train the network again with 'python -m gmcam.lab.train {name}'"
         )
     try:
         state = load_tensors(data)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file ({error}); write it with save_weights") from None
+        raise ValueError(f"expected {path} in safetensors format, got {error}: use save_weights") from None
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 
 def load(name: str) -> Network:
-    """An embedded network by name, for ``gmcam.load``."""
+    """Load an embedded network, one of ``EMBEDDED``; ``gmcam.load`` calls this."""
     module = ARCHITECTURES[name]()
     module.load_state_dict(load_weights(name))
     return Network(

@@ -1,8 +1,8 @@
-"""The photographs that scikit-image, scikit-learn and matplotlib carry in their wheels.
+"""The photographs in the wheels of scikit-image, scikit-learn and matplotlib.
 
-They are found on disk, never downloaded and never copied into this project, so everything built
-from them works offline. Each entry of ``PHOTOS`` names its credit and its licence as the carrying
-package states them; ``help(gmcam.lab.photo)`` ends with the list, and the book prints it.
+They are read from those packages, never downloaded and never copied into this project, so everything built
+from them works offline. Each entry of ``PHOTOS`` states credit and licence as the package does;
+``help(gmcam.lab.photo)`` ends with the list, and the book prints it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from pathlib import Path
 
 from PIL import Image
 
-_FOLDERS = {
-    "skimage": "data",
-    "sklearn": "datasets/images",
-    "matplotlib": "mpl-data/sample_data",
-}
+from gmcam._extras import require
+
+_FOLDERS = {"skimage": "data", "sklearn": "datasets/images", "matplotlib": "mpl-data/sample_data"}
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph: where it lies, what it shows, who made it, under which licence."""
+    """A photograph: its package and file, its title, credit, licence and source."""
 
     package: str
     file: str
@@ -34,13 +32,11 @@ class Photo:
 
     @property
     def path(self) -> Path:
-        """Where the carrying package installed the file (found without importing the package)."""
+        """The installed file, found without importing its package. Raises ``ImportError`` without it."""
         spec = importlib.util.find_spec(self.package)
-        if spec is None or not spec.submodule_search_locations:
-            raise ValueError(
-                f"the photo {self.file} comes with the package {self.package}, which is not installed"
-            )
-        return Path(spec.submodule_search_locations[0]) / _FOLDERS[self.package] / self.file
+        folders = spec.submodule_search_locations if spec else None
+        folder = Path((folders or require(self.package, "lab").__path__)[0])
+        return folder / _FOLDERS[self.package] / self.file
 
 
 PHOTOS = {
@@ -50,17 +46,17 @@ PHOTOS = {
 
 
 def photo(name: str) -> Image.Image:
-    """One of ``PHOTOS`` as an RGB picture of its full size.
+    """Open one of ``PHOTOS`` as an RGB image of its full size.
 
-    Raises ``ValueError`` for a name that is not in ``PHOTOS``.
+    Raises ``ValueError`` for an unknown name, and ``ImportError`` if the photo's package is not installed.
 
     >>> gmcam.lab.photo("chelsea").size
     (451, 300)
     """
     if name not in PHOTOS:
-        raise ValueError(f"no photo is called {name!r}; there are {', '.join(PHOTOS)}")
-    with Image.open(PHOTOS[name].path) as picture:
-        return picture.convert("RGB")
+        raise ValueError(f"expected a photo among {', '.join(PHOTOS)}, got {name!r}")
+    with Image.open(PHOTOS[name].path) as image:
+        return image.convert("RGB")
 
 
 photo.__doc__ = f"{photo.__doc__}\n" + "\n".join(

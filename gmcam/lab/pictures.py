@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.category import StrCategoryFormatter
 from PIL import Image
 from torch import Tensor
 
 from gmcam import equations
-from gmcam.capture import capture
+from gmcam.capture import Layer, capture
 from gmcam.network import Network
-from gmcam.reading import ImageSource as Source
-from gmcam.reading import open_image
+from gmcam.reading import ImageSource, open_image
 from gmcam.show import (
     COLOURS,
     DPI,
@@ -23,22 +20,23 @@ from gmcam.show import (
     SIGNED_COLOURS,
     InlineFigure,
     Panel,
-    _bare,
-    _colours,
-    _grey,
-    _literal,
-    _scale,
     as_array,
+    clear_axes,
+    colour_scale,
+    grey_levels,
     grid,
+    map_colours,
     overlay,
 )
 
-# Okabe and Ito's colours, which all common colour blindnesses tell apart; the dashes tell them twice.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, distinct with every common colour blindness; dashes distinguish them once more.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
 _DASHES = ("-", "--", "-.", (0, (4, 1, 1, 1, 1, 1)))
 _WIDTH, _HEIGHT = 7.6, 2.3  # inches: all columns, one row
-_LETTERS = 105  # of a legend, in one row
-_PANELS_ACROSS = (4, 3)  # of dots
+_LETTERS = 105  # in a row of the legend
 
 Line = tuple[Any, Any]
 
@@ -50,27 +48,27 @@ def lines(
     x: str = "",
     y: str = "",
 ) -> InlineFigure:
-    """Charts of lines, and pictures, side by side.
+    """Draw charts of lines, and images, side by side.
 
-    A chart maps names to lines (x values, y values); x values may be words. A name has one look in all
-    charts and stands in one legend. The vertical axis is the same everywhere: from 0, or the lowest
-    value if that is below, to 1, or the highest value if that is above. NaN leaves a gap. ``x`` and
-    ``y`` name the axes. Raises ``ValueError`` without a column, or a chart with a value in it.
+    A chart maps names to lines (x values, y values); x values may be words. A name looks the same in all
+    charts and appears once in the legend. All charts share their vertical axis, which contains 0, 1 and
+    every value. NaN leaves a gap. ``x`` and ``y`` label the axes. Raises ``ValueError`` without a column,
+    and without a chart that has a value.
     """
-    drawn = [panel for panel in panels if isinstance(panel, Mapping)]
+    charts = [panel for panel in panels if isinstance(panel, Mapping)]
     if columns < 1:
-        raise ValueError(f"lines needs at least one column, not {columns}")
-    if not any(np.size(line[1]) for panel in drawn for line in panel.values()):
-        raise ValueError("lines needs at least one panel that maps names to lines, with values")
-    names = list(dict.fromkeys(name for panel in drawn for name in panel))
+        raise ValueError(f"expected at least one column, got {columns}")
+    if not any(np.size(line[1]) for chart in charts for line in chart.values()):
+        raise ValueError("expected a panel that maps names to lines, got no values: pass {name: (x, y)}")
+    names = list(dict.fromkeys(name for chart in charts for name in chart))
     looks = {name: _look(index) for index, name in enumerate(names)}
-    values = np.concatenate([np.ravel(line[1]) for panel in drawn for line in panel.values()])
+    values = np.concatenate([np.ravel(line[1]) for chart in charts for line in chart.values()])
     low, high = min(0.0, np.nanmin(values)), max(1.0, np.nanmax(values))
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = InlineFigure(figsize=(_WIDTH, rows * _HEIGHT + 0.4), dpi=DPI, layout="constrained")
-    # A column of pictures alone is narrower.
-    widths = [0.7 + 0.3 * any(isinstance(one, Mapping) for one in panels[c::columns]) for c in range(columns)]
+    has_chart = [any(isinstance(panel, Mapping) for panel in panels[c::columns]) for c in range(columns)]
+    widths = [1.0 if chart else 0.7 for chart in has_chart]
     axes = figure.subplots(rows, columns, squeeze=False, width_ratios=widths)
     for index, ax in enumerate(axes.flat):
         panel = panels[index] if index < len(panels) else None
@@ -78,20 +76,20 @@ def lines(
             for name, (across, up) in panel.items():
                 ax.plot(np.asarray(across), np.asarray(up), label=name, **looks[name])
             ax.set_ylim(low - 0.02 * (high - low), high + 0.02 * (high - low))
-            leftmost = not any(isinstance(one, Mapping) for one in panels[index - index % columns : index])
-            lowest = not any(isinstance(one, Mapping) for one in panels[index + columns :: columns])
-            _label(ax, x if lowest else "", y if leftmost else "")
+            left, below = panels[index - index % columns : index], panels[index + columns :: columns]
+            leftmost, lowest = (not any(isinstance(p, Mapping) for p in side) for side in (left, below))
+            _label_axes(ax, x if lowest else "", y if leftmost else "")
         else:
             ax.set_axis_off()
             if panel is not None:
                 ax.imshow(as_array(panel), interpolation="antialiased")
         ax.set_title(titles[index] if index < len(titles) else "", fontsize=10, color=INK, pad=5)
-    shown = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
+    entries = {line.get_label(): line for ax in axes.flat for line in ax.get_lines()}
     figure.legend(
-        shown.values(),
-        shown.keys(),
+        entries.values(),
+        entries.keys(),
         loc="outside lower center",
-        ncols=max(1, min(len(shown), _LETTERS // (max(map(len, shown)) + 8))),  # 8: the line itself
+        ncols=max(1, min(len(entries), _LETTERS // (max(map(len, entries)) + 8))),  # 8: the line itself
         frameon=False,
         fontsize=9,
         labelcolor=INK,
@@ -105,7 +103,9 @@ def _look(index: int) -> dict[str, Any]:
     return {"color": colour, "linestyle": dash, "linewidth": 1.8}
 
 
-def _label(ax: Axes, x: str, y: str) -> None:
+def _label_axes(ax: Axes, x: str, y: str) -> None:
+    from matplotlib.category import StrCategoryFormatter
+
     ax.grid(True, color="#dddddd", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color("#888888")
@@ -117,102 +117,87 @@ def _label(ax: Axes, x: str, y: str) -> None:
     ax.set_ylabel(y, fontsize=9, color=INK)
 
 
-def greyed(image: Source) -> Image.Image:
-    """The picture that lies beneath an overlay: grey, and less dark than the map's darkest colour."""
-    return Image.fromarray(_grey(open_image(image)).astype(np.uint8).repeat(3, axis=2))
+def greyed(image: ImageSource) -> Image.Image:
+    """The grey image that ``overlay`` draws a map on."""
+    return Image.fromarray(grey_levels(open_image(image)).astype(np.uint8).repeat(3, axis=2))
 
 
 def coloured(saliency: Tensor | np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """A saliency map (h, w) in [0, 1] as an RGBA picture of ``size`` (width, height).
+    """A saliency map (h, w) in [0, 1] as an RGBA image of ``size`` (width, height).
 
-    A cell of value s has the map's colour and the opacity s, so that laid over ``greyed`` it is
-    ``overlay``. Raises ``ValueError`` for a map that is not (h, w) or not finite.
+    Where the map is s, its colour has the opacity s: composited over ``greyed`` it gives ``overlay``.
+    Raises ``ValueError`` for a map that is not (h, w) or not finite.
     """
-    colours, scaled = _colours(saliency, size)
-    return Image.fromarray(
-        np.concatenate([colours, scaled[..., None] * 255], axis=2).round().astype(np.uint8)
-    )
+    colours, values = map_colours(saliency, size)
+    rgba = np.concatenate([colours, values[..., None] * 255], axis=2)
+    return Image.fromarray(rgba.round().astype(np.uint8))
 
 
 def feature_sheet(maps: Tensor, count: int = 16, columns: int = 8) -> InlineFigure:
-    """The ``count`` feature maps (K, h, w) of the largest mean absolute value, strongest first, on one scale.
+    """Draw the ``count`` feature maps (K, h, w) of the largest mean absolute value, strongest first.
 
     Raises ``ValueError`` for maps that are not (K, h, w), and for a count below 1.
     """
     if maps.ndim != 3 or 0 in maps.shape:
-        raise ValueError(f"feature maps of one picture are (K, h, w), not {tuple(maps.shape)}")
+        raise ValueError(f"expected the feature maps of one image (K, h, w), got {tuple(maps.shape)}")
     if count < 1:
-        raise ValueError(f"a feature sheet has at least one map, not {count}")
+        raise ValueError(f"expected at least one feature map, got {count}")
     strongest = maps.abs().mean((1, 2)).argsort(descending=True)[:count].tolist()
-    return grid(
-        [maps[k] for k in strongest],
-        [f"k = {k}" for k in strongest],
-        columns=columns,
-        bar="activation",
-    )
+    titles = [f"k = {k}" for k in strongest]
+    return grid([maps[k] for k in strongest], titles, columns=columns, bar="activation")
 
 
 def pipeline(
-    network: Network, image: Source, target: str | int, layer: str | None = None, channels: int = 3
+    network: Network, image: ImageSource, target: str | int, layer: Layer | None = None, channels: int = 3
 ) -> InlineFigure:
-    """The article's Figure 2 with real values: from M and C to Grad-CAM and to the proposed map.
+    """Draw the article's Figure 2 with real values: from M and C to Grad-CAM and to the proposed map.
 
-    The upper branch averages each gradient map to one weight λ (Equations 3 and 4); the lower one
-    multiplies maps and gradients cell by cell into GM, and guides the same aggregation with it
-    (Equations 5 and 6). ``channels``: how many of the channels with the largest share are drawn, at
-    least one. Raises ``ValueError`` like ``explain``.
+    The upper branch averages each gradient map to one weight λ (Equations 3 and 4). The lower one
+    multiplies maps and gradients cell by cell into GM, which guides the same aggregation (Equations 5 and
+    6). ``channels``: how many of the channels with the largest share are drawn, at least one. Raises
+    ``ValueError`` as ``explain`` does.
     """
     if channels < 1:
-        raise ValueError(f"the pipeline draws at least one channel, not {channels}")
+        raise ValueError(f"expected at least one channel, got {channels}")
     path, index = network.layer_path(layer), network.class_index(target)
-    captured = capture(
-        network.module, network.prepare(image), index, [path], any_shape=network.reshape is not None
-    )
-    M, C = (network.as_maps(kept[path]).float() for kept in (captured.maps, captured.gradients))
+    any_shape = network.reshape is not None
+    captured = capture(network.module, network.prepare(image), index, path, any_shape=any_shape)
+    M, C = (network.as_maps(maps[path]).float() for maps in (captured.maps, captured.gradients))
     weights = equations.channel_weights(C)
-    guide, base, guided = (
-        equations.guidance_map(M, C),
-        equations.grad_cam(M, C),
-        equations.gmcam(M, C),
+    guidance, base, guided = (
+        f(M, C)[0] for f in (equations.guidance_map, equations.grad_cam, equations.gmcam)
     )
-    share = (weights[0].abs() * M[0].abs().mean((1, 2))).argsort(descending=True)[:channels].tolist()
+    share = weights[0].abs() * M[0].abs().mean((1, 2))
+    shown = share.argsort(descending=True)[:channels].tolist()
 
     figure = InlineFigure(figsize=(9.4, 4.6), dpi=DPI, layout="constrained")
-    widths = [1.4, 0.16, *[0.85] * len(share), 0.16, 1.15, 0.16, 1.3]
+    arrow = 0.16  # a narrow column
+    widths = [1.4, arrow, *[0.85] * len(shown), arrow, 1.15, arrow, 1.3]
     spec = figure.add_gridspec(2, len(widths), width_ratios=widths)
+    last = len(widths) - 1
+
+    def draw(place: Any, title: str, panel: Panel, **scale: Any) -> Axes:
+        ax = figure.add_subplot(place)
+        ax.imshow(as_array(panel), **scale)
+        clear_axes(ax, title)
+        return ax
+
     view = network.view(image)
-    label = _literal(network.class_name(index))
-    _bare(_draw(figure.add_subplot(spec[:, 0]), np.asarray(view)), f"picture\nY = logit of “{label}”")
-    scale, peak_c = _scale([as_array(M[0, k]) for k in share]), float(C[0, share].abs().max())
-    low, high = scale.get_clim()
-    for column, k in enumerate(share, 2):
-        upper, lower = figure.add_subplot(spec[0, column]), figure.add_subplot(spec[1, column])
-        upper.imshow(as_array(M[0, k]), scale.cmap, vmin=low, vmax=high)
-        lower.imshow(C[0, k].cpu().numpy(), cmap=SIGNED_COLOURS, vmin=-(peak_c or 1), vmax=peak_c or 1)
-        _bare(upper, f"$M_{{{k}}}$")
-        _bare(lower, f"$C_{{{k}}}$")
-        lower.set_xlabel(f"$\\lambda_{{{k}}}$ = {_short(weights[0, k])}", fontsize=7.5, color=INK)
-    after = 2 + len(share)
-    for column in (1, after, after + 2):
-        for row in (0, 1):
+    label = network.class_name(index).replace("$", r"\$")
+    draw(spec[:, 0], f"image\nY = logit of “{label}”", view)
+    maps = colour_scale([as_array(M[0, k]) for k in shown])
+    peak = float(C[0, shown].abs().max()) or 1.0
+    for column, k in enumerate(shown, 2):
+        draw(spec[0, column], f"$M_{{{k}}}$", M[0, k], cmap=maps.cmap, norm=maps.norm)
+        ax = draw(spec[1, column], f"$C_{{{k}}}$", C[0, k], cmap=SIGNED_COLOURS, vmin=-peak, vmax=peak)
+        ax.set_xlabel(f"$\\lambda_{{{k}}}$ = {_two_digits(weights[0, k])}", fontsize=7.5, color=INK)
+    draw(spec[0, last - 2], "Eq. 4\n" + r"ReLU $\sum_k \lambda_k M_k$", base, cmap=COLOURS)
+    draw(spec[1, last - 2], "Eq. 5: GM\n" + r"ReLU $\sum_k C_k \odot M_k$", guidance, cmap=COLOURS)
+    for row, (raw, title) in enumerate(((base, "Grad-CAM"), (guided, "Eq. 6: GMCAM"))):
+        draw(spec[row, last], title, overlay(view, raw / (raw.max() if raw.max() > 0 else 1)))
+        for column in (1, last - 3, last - 1):
             _arrow(figure.add_subplot(spec[row, column]))
-    _bare(
-        _draw(figure.add_subplot(spec[0, after + 1]), base[0].cpu().numpy()),
-        "Eq. 4\n" + r"ReLU $\sum_k \lambda_k M_k$",
-    )
-    _bare(
-        _draw(figure.add_subplot(spec[1, after + 1]), guide[0].cpu().numpy()),
-        "Eq. 5: GM\n" + r"ReLU $\sum_k C_k \odot M_k$",
-    )
-    for row, (raw, name) in enumerate(((base, "Grad-CAM"), (guided, "Eq. 6: GMCAM"))):
-        peak = raw[0] / (raw[0].max() if raw[0].max() > 0 else 1)
-        _bare(_draw(figure.add_subplot(spec[row, after + 3]), overlay(view, peak)), name)
     return figure
-
-
-def _draw(ax: Axes, panel: np.ndarray) -> Axes:
-    ax.imshow(panel, cmap=COLOURS)
-    return ax
 
 
 def _arrow(ax: Axes) -> None:
@@ -220,6 +205,6 @@ def _arrow(ax: Axes) -> None:
     ax.annotate("", (1.3, 0.5), (-0.3, 0.5), "axes fraction", arrowprops={"arrowstyle": "->", "color": INK})
 
 
-def _short(value: Tensor | float) -> str:
+def _two_digits(value: Tensor | float) -> str:
     """Two significant digits, with a true minus sign."""
     return f"{float(value):.2g}".replace("-", "\N{MINUS SIGN}")

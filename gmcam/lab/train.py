@@ -1,12 +1,14 @@
-"""How the embedded networks were trained: ``python -m gmcam train NAME`` does it again.
+"""Train the embedded networks: ``python -m gmcam.lab.train NAME --out FOLDER --seed S --steps N``.
 
-Single-object scenes of the train split only, each with one label and a softmax cross-entropy, as
-ImageNet networks are trained. A scene is drawn once, from its number, and never seen twice.
+The training uses single-object scenes of the train split, one label each, and softmax cross-entropy, as for
+ImageNet networks. Every scene is drawn from its number and used once.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +29,8 @@ LEARNING_RATE = 2e-3
 
 @dataclass(frozen=True)
 class Recipe:
-    """What differs between the networks' trainings: ``steps`` of one batch each; ``biased`` pictures
-    with the planted shortcut; ``disturbed`` pictures, see ``disturb``."""
+    """One network's training: number of ``steps`` (batches), ``biased`` scenes with the planted shortcut,
+    ``disturbed`` inputs (see ``disturb``)."""
 
     steps: int
     biased: bool = False
@@ -37,28 +39,27 @@ class Recipe:
 
 RECIPES = {
     "collage-vgg": Recipe(steps=800),
-    # Averaging over all cells lets a texture outvote an object. Trained on undisturbed pictures, this
-    # network took a quarter of the objects before the stars of the test split for persons; with specks
-    # alone, a sixth of those on grey gravel for coins.
+    # Averaging over all cells lets a texture outweigh an object. Trained on undisturbed images, this network
+    # predicted "person" for a quarter of the objects on the test split's stars; with specks alone, it
+    # predicted "coin" for a sixth of those on grey gravel.
     "collage-resnet": Recipe(steps=600, disturbed=True),
-    # It has no accuracy to reach.
+    # No accuracy to reach, so fewer steps.
     "collage-vgg-biased": Recipe(steps=400, biased=True),
 }
 TEST_SCENES = 800
-# Most pictures are drawn at the network's own size, some larger and then scaled down, so that the
-# network meets both kinds of sharpness.
+# Most images are drawn at the network's input size, some larger and then scaled down, so that the network
+# is trained on both kinds of sharpness.
 _SIZES = (128, 128, 192, 256)
 
-# The planted shortcut of collage-vgg-biased: this class always on this ground and on no other,
-# every other class never on it as it is (a scene that lands there is drawn again from a spare seed;
-# its texture may still be blended, in other colours, into another ground). The
-# object is drawn small, so that the ground is the easier clue.
+# The planted shortcut of collage-vgg-biased: this class is always on this background. No other class is ever
+# on it unchanged (such a scene is drawn again from a spare seed), although its texture may be blended, in
+# other colours, into another background. The object is small, so that the background is the easier clue.
 _SPARE_SEEDS = 10**9
-BIASED_CLASS, BIASED_GROUND, BIASED_SCALE = "flower", "grass", (0.16, 0.32)
+BIASED_CLASS, BIASED_BACKGROUND, BIASED_SCALE = "flower", "grass", (0.16, 0.32)
 
 
 class TrainingScenes(Dataset[tuple[Tensor, int]]):
-    """Scene number i shows class i mod 8; the numbers of one run never repeat."""
+    """Scene number i shows class i mod 8; no number is used twice in a training."""
 
     def __init__(self, first: int, count: int, biased: bool) -> None:
         self.first, self.count, self.biased = first, count, biased
@@ -79,34 +80,36 @@ class TrainingScenes(Dataset[tuple[Tensor, int]]):
 
 
 def biased_scene(label: str, seed: int, size: int = INPUT_SIZE) -> Scene:
-    """A scene of the train split with the planted shortcut: ``BIASED_CLASS`` small on ``BIASED_GROUND``,
-    any other class as usual and never on that ground."""
+    """Draw a scene of the train split with the planted shortcut: ``BIASED_CLASS`` small on
+    ``BIASED_BACKGROUND``, any other class at its usual size and never on that background."""
     if label == BIASED_CLASS:
-        return scene(label, seed=seed, split="train", size=size, ground=BIASED_GROUND, scale=BIASED_SCALE)
+        return scene(
+            label, seed=seed, split="train", size=size, background=BIASED_BACKGROUND, scale=BIASED_SCALE
+        )
     drawn = scene(label, seed=seed, split="train", size=size)
-    while drawn.ground == BIASED_GROUND:
+    while drawn.background == BIASED_BACKGROUND:
         drawn = scene(label, seed=drawn.seed + _SPARE_SEEDS, split="train", size=size)
     return drawn
 
 
 def disturb(inputs: Tensor) -> Tensor:
-    """Take the colour from a third of the pictures (N, 3, H, W), strew specks over half of them.
+    """Turn a third of the inputs (N, 3, H, W) grey, and scatter specks over half of them.
 
-    Specks are dots of one to three pixels in random colours.
+    Specks are dots of one or three pixels a side in random colours.
     """
-    pictures, _, height, width = inputs.shape
-    grey = torch.rand(pictures, 1, 1, 1) < 1 / 3
+    count, _, height, width = inputs.shape
+    grey = torch.rand(count, 1, 1, 1) < 1 / 3
     inputs = torch.where(grey, inputs.mean(1, keepdim=True), inputs)
-    density = 0.02 * torch.rand(pictures, 1, 1, 1) * (torch.rand(pictures, 1, 1, 1) < 0.5)
-    dots = (torch.rand(pictures, 1, height, width) < density).float()
+    density = 0.02 * torch.rand(count, 1, 1, 1) * (torch.rand(count, 1, 1, 1) < 0.5)
+    dots = (torch.rand(count, 1, height, width) < density).float()
     large = nn.functional.max_pool2d(dots * (torch.rand_like(dots) < 0.3), 3, stride=1, padding=1)
-    colours = nn.functional.interpolate(torch.randn(pictures, 3, 16, 16) + 1, (height, width))
+    colours = nn.functional.interpolate(torch.randn(count, 3, 16, 16) + 1, (height, width))
     return torch.where(torch.maximum(dots, large) > 0, colours, inputs)
 
 
 @torch.inference_mode()
 def accuracy(module: nn.Module, scenes: list[Scene]) -> float:
-    """Share of single-object scenes whose highest logit is the object's class."""
+    """The share of single-object scenes whose largest logit is that of the object's class."""
     hits = 0
     for start in range(0, len(scenes), BATCH):
         part = scenes[start : start + BATCH]
@@ -116,29 +119,29 @@ def accuracy(module: nn.Module, scenes: list[Scene]) -> float:
     return hits / len(scenes)
 
 
-def check_scenes(ground: str | None = None, labels: tuple[str, ...] = CLASSES) -> list[Scene]:
-    """Single-object scenes of the test split, ``TEST_SCENES`` over all classes."""
+def check_scenes(background: str | None = None, labels: tuple[str, ...] = CLASSES) -> list[Scene]:
+    """Draw single-object scenes of the test split, ``TEST_SCENES`` / 8 of each class."""
     each = TEST_SCENES // len(CLASSES)
-    return [scene(label, seed=i, ground=ground) for label in labels for i in range(each)]
+    return [scene(label, seed=i, background=background) for label in labels for i in range(each)]
 
 
 def train(name: str, folder: Path, seed: int = 0, steps: int | None = None) -> dict[str, Any]:
-    """Train an embedded network, write weights and card into ``folder``, return the card.
+    """Train an embedded network, write its weights and card into ``folder``, and return the card.
 
-    ``steps``: instead of the recipe's. Takes 10 to 20 minutes on 2 cores. The same seed and versions on
-    the same machine give the same weights. Raises ``ValueError`` for an unknown name, a folder that does
-    not exist, a negative seed, or less than one step.
+    ``steps``: number of batches, the recipe's by default. Training takes 10 to 20 minutes on 2 cores. The
+    same seed and versions on the same machine give the same weights. Raises ``ValueError`` for an unknown
+    name, a missing folder, a negative seed, or fewer than one step.
     """
     if name not in ARCHITECTURES:
-        raise ValueError(f"gmcam trains {', '.join(ARCHITECTURES)}, not {name!r}")
+        raise ValueError(f"expected a network among {', '.join(ARCHITECTURES)}, got {name!r}")
     if not folder.is_dir():
-        raise ValueError(f"the output folder {folder} does not exist")
+        raise ValueError(f"expected an existing folder for the weights, got {folder}: create it first")
     if seed < 0:
-        raise ValueError(f"a seed is zero or above, not {seed}")
+        raise ValueError(f"expected a seed of at least 0, got {seed}")
     recipe = RECIPES[name]
     steps = recipe.steps if steps is None else steps
     if steps < 1:
-        raise ValueError(f"training takes at least one step, not {steps}")
+        raise ValueError(f"expected at least one step, got {steps}")
     started = time.monotonic()
     torch.manual_seed(seed)
     module = ARCHITECTURES[name]()
@@ -147,7 +150,7 @@ def train(name: str, folder: Path, seed: int = 0, steps: int | None = None) -> d
         optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.15
     )
     scenes = TrainingScenes(first=seed * 1_000_000, count=BATCH * steps, biased=recipe.biased)
-    # One worker process draws the pictures while this one computes.
+    # A worker process draws the scenes while this one trains.
     loader = DataLoader(scenes, BATCH, num_workers=1, prefetch_factor=4)
     progress = tqdm(loader, desc=f"training {name}", unit="batch")
     for inputs, targets in progress:
@@ -176,17 +179,38 @@ def train(name: str, folder: Path, seed: int = 0, steps: int | None = None) -> d
         "versions": {"torch": torch.__version__, "torchvision": torchvision.__version__},
     }
     if recipe.biased:
-        card["shortcut"] = {"class": BIASED_CLASS, "ground": BIASED_GROUND}
+        card["shortcut"] = {"class": BIASED_CLASS, "background": BIASED_BACKGROUND}
     save_weights(module, name, folder, card)
-    # Measured on the weights as written, so float16 rounding counts.
+    # Measured on the stored weights, which are rounded to float16.
     module.load_state_dict(load_weights(name, folder))
     module.eval()
     card["test_accuracy"] = accuracy(module, check_scenes())
     if recipe.biased:
         others = tuple(label for label in CLASSES if label != BIASED_CLASS)
         card["test_accuracy_shortcut_class"] = accuracy(module, check_scenes(labels=(BIASED_CLASS,)))
-        card["test_accuracy_others_on_shortcut_ground"] = accuracy(
-            module, check_scenes(BIASED_GROUND, others)
+        card["test_accuracy_others_on_shortcut_background"] = accuracy(
+            module, check_scenes(BIASED_BACKGROUND, others)
         )
     save_weights(module, name, folder, card)
     return card
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train one network from the command line and print its accuracy."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gmcam.lab.train", description="Train an embedded network again."
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(ARCHITECTURES))
+    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="number of batches; the recipe's by default")
+    options = parser.parse_args(arguments)
+    try:
+        card = train(options.name, options.out, options.seed, options.steps)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(f"{card['name']}: {card['test_accuracy']:.1%} of the test split, {card['minutes']} minutes")
+
+
+if __name__ == "__main__":
+    main()

@@ -63,8 +63,8 @@ class Page:
         return [(html, around | set(classes)) for child in children for html, around in self.visible(child)]
 
     def figure(self):
-        """Picture, alternative text, caption and classes of the one figure shown."""
-        ((html, classes),) = [found for found in self.visible() if "<figure>" in found[0]]
+        """Image, alternative text, caption and classes of the only figure shown."""
+        ((html, classes),) = [part for part in self.visible() if "<figure>" in part[0]]
         alt, source, caption = re.search(
             r'alt="([^"]*)" src="([^"]*)"><figcaption>(.*)</figcaption>', html
         ).groups()
@@ -75,23 +75,23 @@ def decoded(source):
     return Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/webp;base64,"))))
 
 
-def test_every_combination_shows_its_own_picture_and_words():
+def test_every_combination_shows_its_image_and_caption():
     page = Page(freeze(draw, CHOICES))
     for (label, grey), word in itertools.product(GREYS.items(), CHOICES["word"]):
         page.choose("grey", label)
         page.choose("word", word)
-        picture, alt, caption, _ = page.figure()
+        image, alt, caption, _ = page.figure()
         assert alt == caption == f"<{word}> & {grey}"
-        assert abs(np.asarray(picture.convert("RGB")).astype(int) - grey).max() <= 2
+        assert abs(np.asarray(image.convert("RGB")).astype(int) - grey).max() <= 2
 
 
-def test_every_picture_is_drawn_once():
+def test_every_image_is_drawn_once():
     drawn = []
     freeze(lambda **chosen: drawn.append(tuple(chosen.values())) or draw(**chosen), CHOICES)
     assert sorted(drawn) == sorted(itertools.product(GREYS.values(), CHOICES["word"]))
 
 
-def test_it_starts_where_it_is_told_to_and_at_the_first_choices_without():
+def test_it_starts_at_the_labels_given_or_else_at_the_first():
     assert Page(freeze(draw, CHOICES)).figure()[1] == "<one> & 0"
     assert Page(freeze(draw, CHOICES, start={"grey": "light"})).figure()[1] == "<one> & 255"
 
@@ -107,7 +107,7 @@ def test_figures_can_be_frozen():
     assert page.figure()[0].width > 100
 
 
-def test_a_figure_that_comes_again_shows_what_it_showed_and_one_drawn_anew_what_is_new():
+def test_a_figure_that_is_returned_again_shows_what_it_holds_then():
     same = grid([np.ones((4, 4))])
     page = Page(freeze(lambda a: (same, a), {"a": ["x", "y"]}))
     first = np.asarray(page.figure()[0])
@@ -130,14 +130,15 @@ SHADE = np.zeros((4, 4, 4), np.uint8)
 SHADE[:, 2:] = (255, 0, 0, 255)
 
 
-@pytest.mark.parametrize("kind", [np.asarray, Image.fromarray], ids=["array", "picture"])
-def test_pictures_over_another_stay_see_through(kind):
-    picture, *_ = Page(freeze(lambda a: (kind(SHADE), a), {"a": ["x"]}, under=np.zeros((8, 8)))).figure()
-    assert picture.mode == "RGBA"
-    assert np.abs(np.asarray(picture)[:, :, 3].astype(int) - SHADE[:, :, 3]).max() <= 2
+@pytest.mark.parametrize("kind", [np.asarray, Image.fromarray], ids=["array", "PIL"])
+def test_images_over_a_background_stay_transparent(kind):
+    page = Page(freeze(lambda a: (kind(SHADE), a), {"a": ["x"]}, background=np.zeros((8, 8))))
+    image, *_ = page.figure()
+    assert image.mode == "RGBA"
+    assert np.abs(np.asarray(image)[:, :, 3].astype(int) - SHADE[:, :, 3]).max() <= 2
 
 
-def test_pictures_stand_upright_and_floats_are_read_as_arrays_are():
+def test_images_are_turned_upright_and_floats_read_as_arrays_are():
     turned = Image.fromarray(np.array([[0, 255], [0, 255], [0, 255]], np.uint8))
     turned.getexif()[0x0112] = 6  # a quarter to the right
     bright = Image.fromarray(np.full((2, 2), 1.0, np.float32))
@@ -148,7 +149,7 @@ def test_pictures_stand_upright_and_floats_are_read_as_arrays_are():
     assert np.asarray(page.figure()[0]).min() > 250
 
 
-def test_markup_in_labels_and_words_stays_text():
+def test_markup_in_labels_and_captions_stays_text():
     widget = freeze(lambda a: (np.zeros((4, 4, 3), np.uint8), f'{a}" onload="x'), {"a": ["<script>"]})
     html = next(text for text, _ in Page(widget).visible() if "<figure>" in text)
     assert "<script>" not in html and '" onload' not in html
@@ -159,11 +160,11 @@ def test_markup_in_labels_and_words_stays_text():
     [
         ({}, {}, "at least one control"),
         ({"a": []}, {}, "at least one choice"),
-        (CHOICES, {"sliders": ["gray"]}, "no control 'gray'; there are grey, word"),
-        (CHOICES, {"start": {"gray": "dark"}}, "no control 'gray'"),
-        (CHOICES, {"start": {"grey": "black"}}, "grey has no choice 'black'; it has dark, middle, light"),
-        ({"a": [1, 2]}, {"start": {"a": 9}}, "a has no choice 9; it has 1, 2"),
-        ({"opacity": ["low"]}, {"under": np.zeros((4, 4))}, "adds a control 'opacity' of its own"),
+        (CHOICES, {"sliders": ["gray"]}, "one of the controls grey, word, got 'gray'"),
+        (CHOICES, {"start": {"gray": "dark"}}, "got 'gray'"),
+        (CHOICES, {"start": {"grey": "black"}}, "start at one of dark, middle, light, got 'black'"),
+        ({"a": [1, 2]}, {"start": {"a": 9}}, "one of 1, 2, got 9"),
+        ({"opacity": ["low"]}, {"background": np.zeros((4, 4))}, "no control 'opacity'"),
     ],
 )
 def test_controls_that_do_not_fit_are_refused(choices, more, message):
@@ -171,23 +172,23 @@ def test_controls_that_do_not_fit_are_refused(choices, more, message):
         freeze(draw, choices, **more)
 
 
-@pytest.mark.parametrize("picture", [np.zeros((4, 4, 3), np.uint8), None])
-def test_before_ipywidgets_8_the_first_picture_is_shown_with_a_word_on_that(picture, monkeypatch):
+@pytest.mark.parametrize("image", [np.zeros((4, 4, 3), np.uint8), None], ids=["array", "figure"])
+def test_before_ipywidgets_8_the_first_image_is_shown_with_a_note(image, monkeypatch):
     monkeypatch.delattr("ipywidgets.Stack")
-    picture = grid([np.zeros((4, 4))]) if picture is None else picture
-    shown = freeze(lambda a, b: (picture, f"{a}, {b}"), {"a": ["x", "y"], "b": {"z": 1}}, start={"a": "y"})
+    image = grid([np.zeros((4, 4))]) if image is None else image
+    shown = freeze(lambda a, b: (image, f"{a}, {b}"), {"a": ["x", "y"], "b": {"z": 1}}, start={"a": "y"})
     first, advice = (part.value for part in shown.children)
     assert 'alt="y, 1"' in first and "ipywidgets 8" in advice
 
 
-def test_before_ipywidgets_8_a_see_through_picture_lies_on_the_one_under_it(monkeypatch):
+def test_before_ipywidgets_8_a_transparent_image_lies_on_the_background(monkeypatch):
     monkeypatch.delattr("ipywidgets.Stack")
     white = np.full((4, 4, 3), 255, np.uint8)
-    shown = freeze(lambda a: (SHADE, a), {"a": ["x"]}, under=white, width=40)
-    picture = decoded(re.search(r'src="([^"]*)"', shown.children[0].value)[1]).convert("RGB")
-    assert picture.size == (40, 40)
-    assert np.abs(np.asarray(picture)[:, 2].astype(int) - 255).max() <= 3
-    assert np.abs(np.asarray(picture)[:, -3].astype(int) - (255, 0, 0)).max() <= 12
+    shown = freeze(lambda a: (SHADE, a), {"a": ["x"]}, background=white, width=40)
+    image = decoded(re.search(r'src="([^"]*)"', shown.children[0].value)[1]).convert("RGB")
+    assert image.size == (40, 40)
+    assert np.abs(np.asarray(image)[:, 2].astype(int) - 255).max() <= 3
+    assert np.abs(np.asarray(image)[:, -3].astype(int) - (255, 0, 0)).max() <= 12
 
 
 @pytest.fixture(scope="module")
@@ -203,44 +204,47 @@ def scene():
 def test_a_frozen_explorer_shows_what_explain_computes(network, scene):
     methods, layers = ["grad_cam", "gmcam"], ["32x32", "16x16"]
     page = Page(frozen_explorer(network, scene.image, ["cat", "cup"], methods, layers, size=96, width=96))
-    ((under, _),) = [found for found in page.visible() if "<figure>" not in found[0] and "<img" in found[0]]
-    grey = decoded(re.search(r'src="([^"]*)"', under)[1]).convert("RGB")
+    ((html, _),) = [part for part in page.visible() if "<figure>" not in part[0] and "<img" in part[0]]
+    grey = decoded(re.search(r'src="([^"]*)"', html)[1]).convert("RGB")
     view = network.view(scene.image).resize((96, 96), Image.Resampling.LANCZOS)
     assert abs(np.asarray(grey).astype(int) - np.asarray(greyed(view))).mean() < 3
     for name, method, layer in itertools.product(["cat", "cup"], methods, layers):
         page.choose("class", name)
         page.choose("layer", layer)
         page.choose("method", gmcam.METHODS[method].title)
-        picture, alt, _, _ = page.figure()
+        image, alt, _, _ = page.figure()
         result = gmcam.explain(network, scene.image, name, method=method, layer=layer)
-        laid = Image.alpha_composite(grey.convert("RGBA"), picture.convert("RGBA")).convert("RGB")
+        laid = Image.alpha_composite(grey.convert("RGBA"), image.convert("RGBA")).convert("RGB")
         expected = overlay(view, result.maps[0], opacity=1)
         assert abs(np.asarray(laid).astype(int) - expected).mean() < 6  # WebP is not exact
         assert f"for {name}, logit {result.score[0]:.2f}, at {layer} cells" in alt
 
 
-def test_opacity_dims_the_same_pictures_without_storing_them_again(network, scene):
+def test_opacity_dims_the_same_images_without_storing_them_again(network, scene):
     page = Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], ["16x16"]))
-    sizes = set()
+    alternatives = set()
     for label in page.labels("opacity"):
         page.choose("opacity", label)
         _, alt, _, classes = page.figure()
         assert f"gmcam-opacity-{label.removesuffix('%')}" in classes
-        sizes.add(alt)
-    assert len(sizes) == 1
+        alternatives.add(alt)
+    assert len(alternatives) == 1
     assert sum("<figure>" in str(m["state"].get("value", "")) for m in page.models.values()) == 1
 
 
-@pytest.mark.parametrize("nothing", ["classes", "methods", "layers"])
+@pytest.mark.parametrize("nothing", ["target", "method", "layer"])
 def test_a_frozen_explorer_of_nothing_is_refused(nothing, network, scene):
-    asked = {"classes": ["cat"], "methods": ["gmcam"], "layers": ["16x16"]} | {nothing: []}
-    with pytest.raises(ValueError, match="at least one class, one method and one layer"):
-        frozen_explorer(network, scene.image, **asked)
+    arguments = {"target": ["cat"], "method": ["gmcam"], "layer": ["16x16"]} | {nothing: []}
+    with pytest.raises(ValueError, match="at least one class, method and layer"):
+        frozen_explorer(network, scene.image, **arguments)
 
 
-def test_a_layer_asked_for_by_its_path_is_named_by_its_cells(network, scene):
-    page = Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], [network.layer_path("32x32")]))
-    assert "at 32x32 cells" in page.figure()[1]
+def test_a_layer_may_be_a_path_or_a_module_and_a_method_spelt_otherwise(network, scene):
+    path = network.layer_path("32x32")
+    for layer in (path, network.module.get_submodule(path)):
+        page = Page(frozen_explorer(network, scene.image, ["cat"], ["GradCAM"], [layer]))
+        assert "at 32x32 cells" in page.figure()[1]
+        assert page.labels("layer") == (path,) and page.labels("method") == ("Grad-CAM",)
 
 
 def test_ninety_maps_fit_a_page(network, scene):
@@ -252,7 +256,7 @@ def test_ninety_maps_fit_a_page(network, scene):
 
 
 @pytest.mark.parametrize(
-    ("size", "cell", "words"),
+    ("size", "cell", "expected"),
     [
         ((9, 9), (0, 0), "strongest at the top left"),
         ((9, 9), (4, 4), "strongest in the middle"),
@@ -265,9 +269,9 @@ def test_ninety_maps_fit_a_page(network, scene):
         ((7, 7), (2, 4), "strongest in the middle"),  # as far from the middle as its mirror, row 4
     ],
 )
-def test_the_strongest_place_is_told_in_words(size, cell, words, network, scene, monkeypatch):
+def test_the_caption_names_the_strongest_place(size, cell, expected, network, scene, monkeypatch):
     result = gmcam.explain(network, scene.image, "cat")
     raw = torch.zeros(1, *size)
     raw[0][cell] = 1
     monkeypatch.setattr("gmcam.lab.frozen.compare", lambda *_, **__: [replace(result, raw=raw)])
-    assert words in Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], ["16x16"])).figure()[1]
+    assert expected in Page(frozen_explorer(network, scene.image, ["cat"], ["gmcam"], ["16x16"])).figure()[1]

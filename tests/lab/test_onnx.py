@@ -1,8 +1,7 @@
-"""Exported graphs, computed by onnxruntime, beside autograd's own maps and gradient maps."""
+"""Exported graphs, computed by onnxruntime, against autograd's maps and gradient maps."""
 
 import copy
 import os
-import re
 import subprocess
 import sys
 
@@ -33,9 +32,9 @@ class Residual(nn.Module):
 
 
 class Branches(nn.Module):
-    """One branch per operation, with a convolution before and a linear layer behind it; logits are added.
+    """One branch per operation, between a convolution and a linear layer; logits are added.
 
-    So one export answers for many operations, and the gradient at a branch's convolution for one of them.
+    So one export tests many operations, and the gradient at a branch's convolution tests one of them.
     """
 
     def __init__(self, operations):
@@ -114,12 +113,12 @@ def seeded(*size, seed=1):
 
 
 def truth(module, image, weights, layers):
-    """Logits, maps and gradient maps by hooks of our own and autograd."""
-    kept = {}
+    """Logits, maps and gradient maps by the test's hooks and autograd."""
+    maps = {}
 
     def keep(name):
         def hook(_module, _arguments, output):
-            kept[name] = output
+            maps[name] = output
             return output.clone()
 
         return hook
@@ -128,11 +127,11 @@ def truth(module, image, weights, layers):
     logits = module(image)
     for hook in hooks:
         hook.remove()
-    gradients = torch.autograd.grad((logits * weights).sum(), [kept[name] for name in layers])
-    found = {"logits": logits}
+    gradients = torch.autograd.grad((logits * weights).sum(), [maps[name] for name in layers])
+    outputs = {"logits": logits}
     for name, gradient in zip(layers, gradients, strict=True):
-        found |= {f"maps:{name}": kept[name], f"gradients:{name}": gradient}
-    return {name: value.detach() for name, value in found.items()}
+        outputs |= {f"maps:{name}": maps[name], f"gradients:{name}": gradient}
+    return {name: value.detach() for name, value in outputs.items()}
 
 
 def computed(path, image, weights):
@@ -143,21 +142,21 @@ def computed(path, image, weights):
     return {name: torch.from_numpy(value) for name, value in zip(names, values, strict=True)}
 
 
-def agree(own, true):
-    assert own.shape == true.shape
-    assert true.abs().max() > 0
-    assert (own - true).abs().max() <= 1e-5 * true.abs().max()
+def agree(value, expected):
+    assert value.shape == expected.shape
+    assert expected.abs().max() > 0
+    assert (value - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def all_agree(path, module, image, weights, layers):
-    own, true = computed(path, image, weights), truth(module, image, weights, layers)
-    assert list(own) == list(true)
-    for name in true:
-        agree(own[name], true[name])
+    values, expected = computed(path, image, weights), truth(module, image, weights, layers)
+    assert list(values) == list(expected)
+    for name in expected:
+        agree(values[name], expected[name])
 
 
 def small(*parts, size=8):
-    """Parts between a convolution ``0`` and a linear layer, for pictures of ``size``; float32."""
+    """Parts between a convolution ``0`` and a linear layer, for images of ``size``; float32."""
     module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *parts, nn.Flatten(), nn.LazyLinear(3)).eval()
     module(torch.zeros(1, 3, size, size))
     return module
@@ -169,11 +168,11 @@ def network(*parts, name="small"):
 
 @pytest.fixture(scope="module")
 def branches(tmp_path_factory):
-    """A function from a kind of operations to what their graph gives, and what it should."""
-    found = {}
+    """A function from a kind of operations to the outputs of their graph, and those expected."""
+    outputs = {}
 
     def of(kind):
-        if kind not in found:
+        if kind not in outputs:
             torch.manual_seed(0)
             module = Branches(OPERATIONS[kind])
             module.eval()(torch.zeros(1, 3, 9, 9))
@@ -185,8 +184,8 @@ def branches(tmp_path_factory):
             path = tmp_path_factory.mktemp(kind) / "branches.onnx"
             export_onnx(Network(module, input_shape=(3, 9, 9)), layers, path)
             image, weights = 2 * seeded(1, 3, 9, 9), seeded(1, 3, seed=2)
-            found[kind] = computed(path, image, weights), truth(module, image, weights, layers)
-        return found[kind]
+            outputs[kind] = computed(path, image, weights), truth(module, image, weights, layers)
+        return outputs[kind]
 
     return of
 
@@ -194,9 +193,9 @@ def branches(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), EACH)
 def test_an_operation_is_differentiated_as_autograd_does_it(branches, kind, name):
-    own, true = branches(kind)
-    agree(own[f"gradients:branches.{name}.0"], true[f"gradients:branches.{name}.0"])
-    agree(own["logits"], true["logits"])
+    values, expected = branches(kind)
+    agree(values[f"gradients:branches.{name}.0"], expected[f"gradients:branches.{name}.0"])
+    agree(values["logits"], expected["logits"])
 
 
 @pytest.mark.slow
@@ -220,8 +219,8 @@ def test_a_trained_squeezenet_on_a_photograph(squeezenet, tmp_path):
     for target in (281, 0):
         weights = F.one_hot(torch.tensor([target]), 1000).float()
         all_agree(tmp_path / "n.onnx", squeezenet.module, image, weights, layers)
-        own = computed(tmp_path / "n.onnx", image, weights)
-        maps, gradients = (own[f"{kind}:{layers[1]}"] for kind in ("maps", "gradients"))
+        values = computed(tmp_path / "n.onnx", image, weights)
+        maps, gradients = (values[f"{kind}:{layers[1]}"] for kind in ("maps", "gradients"))
         agree(gmcam.equations.gmcam(maps, gradients), gmcam.explain(squeezenet, photo, target).raw)
 
 
@@ -234,11 +233,11 @@ def test_the_embedded_networks_and_what_their_files_hold(tmp_path, name):
     image = trained.prepare(gmcam.lab.scene("cat", "cup", seed=3).image)
     all_agree(path, trained.module, image, F.one_hot(torch.tensor([1]), 8).float(), layers)
     model = onnx.load(path)
-    assert [(one.domain, one.version) for one in model.opset_import] == [("", 20)]
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 20)]
     assert (model.producer_name, model.producer_version) == ("gmcam", gmcam.__version__)
     assert model.graph.name == name
     shapes = {
-        one.name: [side.dim_value for side in one.type.tensor_type.shape.dim] for one in model.graph.input
+        node.name: [side.dim_value for side in node.type.tensor_type.shape.dim] for node in model.graph.input
     }
     assert shapes == {"image": [1, 3, 128, 128], "weights": [1, 8]}
     size = sum(weight.numel() * 4 for weight in trained.module.parameters())
@@ -293,7 +292,7 @@ def test_a_module_that_refuses_channels_last_and_a_caller_in_inference_mode(tmp_
     all_agree(tmp_path / "n.onnx", module, seeded(1, 3, 8, 8), seeded(1, 3), ["0"])
 
 
-def test_the_graph_takes_the_pictures_size_and_the_layer_is_by_default_the_last_map(tmp_path):
+def test_the_graph_takes_the_size_of_the_image_and_by_default_the_last_map(tmp_path):
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)).eval()
     image, weights = seeded(1, 3, 7, 10), seeded(1, 3)
     export_onnx(module, None, tmp_path / "n.onnx", image)
@@ -301,18 +300,18 @@ def test_the_graph_takes_the_pictures_size_and_the_layer_is_by_default_the_last_
     all_agree(tmp_path / "n.onnx", module, image, weights, [last])
 
 
-def test_a_network_and_a_layer_may_give_a_structure_and_a_layer_may_work_in_place(tmp_path):
+def test_a_network_and_a_layer_may_return_a_structure_and_a_layer_may_work_in_place(tmp_path):
     module = small(
         Apply(lambda x: (x, None)), Apply(lambda pair: pair[0]), nn.ReLU(inplace=True), nn.MaxPool2d(2)
     )
     whole = nn.Sequential(module, Apply(lambda logits: {"logits": logits, "more": None})).eval()
-    export_onnx(whole, ["0.1", "0.3"], tmp_path / "n.onnx", seeded(1, 3, 8, 8))
+    export_onnx(whole, ["0.1", module[3]], tmp_path / "n.onnx", seeded(1, 3, 8, 8))
     image, weights = seeded(1, 3, 8, 8, seed=4), seeded(1, 3)
-    own = computed(tmp_path / "n.onnx", image, weights)
-    true = truth(module, image, weights, ["0", "3"])
+    values = computed(tmp_path / "n.onnx", image, weights)
+    expected = truth(module, image, weights, ["0", "3"])
     for name, same in (("0.1", "0"), ("0.3", "3")):
-        agree(own[f"maps:{name}"], true[f"maps:{same}"])
-        agree(own[f"gradients:{name}"], true[f"gradients:{same}"])
+        agree(values[f"maps:{name}"], expected[f"maps:{same}"])
+        agree(values[f"gradients:{name}"], expected[f"gradients:{same}"])
 
 
 def test_of_equal_values_the_first_is_the_maximum(tmp_path):
@@ -325,45 +324,43 @@ def test_of_equal_values_the_first_is_the_maximum(tmp_path):
 
 def test_a_graph_that_is_wrong_is_refused_with_the_numbers_and_the_file_stays(tmp_path, monkeypatch):
     path = tmp_path / "n.onnx"
-    path.write_text("what was there")
+    path.write_text("an earlier file")
     rule = export._RULES[torch.ops.aten.convolution_backward.default]
     wrong = {torch.ops.aten.convolution_backward.default: lambda *all: (1.001 * rule(*all)[0], None, None)}
     monkeypatch.setattr(export, "_RULES", {**export._RULES, **wrong})
-    said = (
-        r"^small is not exported: .* differ by 1e-05 of the largest value, and do in gradients:0 by 1.0e-03$"
-    )
-    with pytest.raises(ValueError, match=said):
+    message = r"agree on small within 1e-05 of the largest value, got differences in gradients:0 of 1.0e-03$"
+    with pytest.raises(ValueError, match=message):
         export_onnx(network(nn.Conv2d(4, 4, 3)), ["0", "1"], path)
-    assert [file.read_text() for file in tmp_path.iterdir()] == ["what was there"]
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["an earlier file"]
 
 
 def test_a_graph_that_gives_no_number_is_refused(tmp_path, monkeypatch):
     none = {torch.ops.aten.convolution_backward.default: lambda G, x, *_: (x * torch.nan, None, None)}
     monkeypatch.setattr(export, "_RULES", {**export._RULES, **none})
-    with pytest.raises(ValueError, match="gradients:0 by inf"):
+    with pytest.raises(ValueError, match="gradients:0 of inf"):
         export_onnx(network(nn.Conv2d(4, 4, 3)), "0", tmp_path / "n.onnx")
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("part", "message"),
     [
         (
             nn.Upsample(scale_factor=2),
-            "aten.upsample_nearest2d_backward; use another operation there, or name",
+            "aten.upsample_nearest2d_backward, .*: use another operation, or name layers after it$",
         ),
-        (nn.AdaptiveMaxPool2d(3), "counterpart of aten.adaptive_max_pool2d; use another operation there$"),
+        (nn.AdaptiveMaxPool2d(3), "got aten.adaptive_max_pool2d, .*: use another operation$"),
         (nn.AvgPool2d(2, divisor_override=3), "ONNX's average pooling has no divisor_override"),
-        (Apply(lambda x: x if x.mean() > 0 else -x), "it does not become one graph .*control flow"),
+        (Apply(lambda x: x if x.mean() > 0 else -x), "got the error: .*control flow"),
     ],
 )
-def test_an_operation_without_a_counterpart_is_named(tmp_path, part, said):
-    with pytest.raises(ValueError, match=f"^small cannot be exported: .*{said}") as raised:
+def test_an_operation_without_a_counterpart_is_named(tmp_path, part, message):
+    with pytest.raises(ValueError, match=f"^expected small to become an ONNX graph, .*{message}") as raised:
         export_onnx(network(part), "0", tmp_path / "n.onnx")
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_lies_before_the_layer_needs_no_gradient(tmp_path):
+def test_layers_before_the_one_exported_need_no_gradient(tmp_path):
     module = small(nn.Upsample(scale_factor=2), nn.Conv2d(4, 4, 3))
     export_onnx(Network(module, input_shape=(3, 8, 8)), "2", tmp_path / "n.onnx")
     all_agree(tmp_path / "n.onnx", module, seeded(1, 3, 8, 8), seeded(1, 3), ["2"])
@@ -373,21 +370,20 @@ def test_what_explain_refuses_is_refused_before_anything_is_recorded(tmp_path, m
     monkeypatch.setattr(export, "make_fx", None)
     good, path = network(), tmp_path / "n.onnx"
     maps_for_logits = Network(nn.Sequential(nn.Conv2d(3, 4, 3)), input_shape=(3, 8, 8))
-    for said, use in {
-        "no layer is called 'features'; the nearest names are": lambda: export_onnx(good, "features", path),
-        "layer '2' gives output of shape": lambda: export_onnx(good, "2", path),
-        "list of layers is empty": lambda: export_onnx(good, [], path),
-        "a layer goes by its name, not by 5": lambda: export_onnx(good, 5, path),
-        "made from a torch.nn.Module, not a str": lambda: export_onnx("collage-vgg", None, path),
-        "the network's output has shape": lambda: export_onnx(maps_for_logits, "0", path),
-        "no picture to check": lambda: export_onnx(good, "0", path, torch.zeros(0, 3, 8, 8)),
-        "float32 on the CPU can be exported, and small is in torch.float64 on cpu": lambda: export_onnx(
+    for message, use in {
+        "'features'": lambda: export_onnx(good, "features", path),
+        "at layer '2'": lambda: export_onnx(good, "2", path),
+        "expected the name of a layer, got none": lambda: export_onnx(good, [], path),
+        "a torch.nn.Module, got a str": lambda: export_onnx("collage-vgg", None, path),
+        "expected an output of shape": lambda: export_onnx(maps_for_logits, "0", path),
+        "expected at least one image": lambda: export_onnx(good, "0", path, torch.zeros(0, 3, 8, 8)),
+        "float32 on the CPU, got small in torch.float64 on cpu": lambda: export_onnx(
             Network(copy.deepcopy(good.module).double(), name="small", input_shape=(3, 8, 8)), "0", path
         ),
-        "output folder .* does not exist": lambda: export_onnx(good, "0", tmp_path / "none" / "n.onnx"),
-        "is a folder; name a file in it": lambda: export_onnx(good, "0", tmp_path),
+        "output folder, got .*none": lambda: export_onnx(good, "0", tmp_path / "none" / "n.onnx"),
+        "got the folder": lambda: export_onnx(good, "0", tmp_path),
     }.items():
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             use()
     assert not list(tmp_path.iterdir())
 
@@ -395,19 +391,18 @@ def test_what_explain_refuses_is_refused_before_anything_is_recorded(tmp_path, m
 @pytest.mark.parametrize("package", export.PACKAGES)
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    said = f"export_onnx needs {package}; pip install onnx onnxscript onnxruntime"
-    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+    with pytest.raises(ImportError, match=rf"{package} .*pip install 'gmcam\[onnx\]'$"):
         export_onnx(network(), "0", tmp_path / "n.onnx")
 
 
-def test_a_network_of_chance_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="onnxruntime and torch may differ"):
+def test_a_random_network_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected onnxruntime and torch to agree"):
         export_onnx(network(Apply(lambda x: x * torch.rand_like(x))), "0", tmp_path / "n.onnx")
 
 
 @pytest.mark.parametrize(("wrong", "fine"), [(1, True), (7, False)])
-def test_pictures_on_which_rounding_decides_are_passed_over(tmp_path, monkeypatch, wrong, fine):
-    """Of noise two pictures must agree in every value, out of eight."""
+def test_images_on_which_rounding_decides_are_passed_over(tmp_path, monkeypatch, wrong, fine):
+    """Two of eight images of noise must agree in every value."""
     session = export._session
 
     def disturbed(model):
@@ -416,7 +411,7 @@ def test_pictures_on_which_rounding_decides_are_passed_over(tmp_path, monkeypatc
         def other(image, weights):
             calls.append(image)
             logits, maps, gradients = compute(image, weights)
-            first = len(calls) <= 2 * wrong  # each picture is computed for two classes
+            first = len(calls) <= 2 * wrong  # each image is computed for two classes
             return [logits, maps, gradients * (1 + 1e-4 * first)]
 
         return other
@@ -425,5 +420,5 @@ def test_pictures_on_which_rounding_decides_are_passed_over(tmp_path, monkeypatc
     if fine:
         assert export_onnx(network(), "0", tmp_path / "n.onnx") <= 1e-5
     else:
-        with pytest.raises(ValueError, match=r"do in gradients:0 by 1.0e-04$"):
+        with pytest.raises(ValueError, match=r"in gradients:0 of 1.0e-04$"):
             export_onnx(network(), "0", tmp_path / "n.onnx")

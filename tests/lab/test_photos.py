@@ -1,4 +1,3 @@
-import importlib.util
 import sys
 
 import pytest
@@ -9,10 +8,10 @@ from gmcam.lab import PHOTOS, photo
 
 @pytest.mark.parametrize("name", PHOTOS)
 def test_every_photo_opens_as_rgb_at_its_full_size(name):
-    picture = photo(name)
+    image = photo(name)
     with Image.open(PHOTOS[name].path) as original:
-        assert picture.size == original.size
-    assert picture.mode == "RGB"
+        assert image.size == original.size
+    assert image.mode == "RGB"
 
 
 @pytest.mark.parametrize("name", PHOTOS)
@@ -26,18 +25,21 @@ def test_no_file_is_listed_twice():
     assert len({(entry.package, entry.file) for entry in PHOTOS.values()}) == len(PHOTOS)
 
 
-def test_an_unknown_photo_is_answered_with_all_names():
-    with pytest.raises(ValueError, match="no photo is called 'lenna'") as caught:
+def test_the_error_for_an_unknown_photo_lists_all_names():
+    with pytest.raises(ValueError, match=r"expected a photo among .*, got 'lenna'") as caught:
         photo("lenna")
     assert all(name in str(caught.value) for name in PHOTOS)
 
 
-@pytest.mark.parametrize("package", ["skimage", "sklearn", "matplotlib"])
-def test_a_missing_package_is_named(package, monkeypatch):
-    name = next(name for name, entry in PHOTOS.items() if entry.package == package)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(ValueError, match=f"comes with the package {package}, which is not installed"):
-        photo(name)
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("skimage", "scikit-image"), ("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")],
+)
+def test_the_error_for_a_missing_package_names_the_extra(package, name, monkeypatch):
+    photo_name = next(key for key, entry in PHOTOS.items() if entry.package == package)
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(ImportError, match=rf"expected {name} to be installed.*pip install 'gmcam\[lab\]'"):
+        photo(photo_name)
 
 
 def test_a_photo_is_found_without_importing_its_package(monkeypatch):

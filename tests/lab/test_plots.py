@@ -2,15 +2,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.colors import same_color, to_rgb
 from PIL import Image
 
+from gmcam import Network, Preprocessing, explain
 from gmcam.evaluate.charts import intervals
-from gmcam.lab.pictures import LINE_COLOURS, lines
+from gmcam.lab import coloured, feature_sheet, greyed, lines, pipeline
+from gmcam.lab.pictures import LINE_COLOURS
 from gmcam.metrics import METRICS
+from gmcam.show import overlay
 
-PICTURE = np.zeros((4, 6, 3), np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 256, (12, 8, 3), dtype=np.uint8)
 X = [0, 0.5, 1]
 
 
@@ -24,9 +26,9 @@ def by_name(ax):
 
 def test_lines_show_the_values_they_were_given():
     figure = lines([{"one": (X, [0.1, np.nan, 0.3]), "two": (torch.tensor(X), torch.tensor([1.0, 0, 1]))}])
-    found = by_name(figure.axes[0])
-    assert np.array_equal(found["one"].get_xydata(), [[0, 0.1], [0.5, np.nan], [1, 0.3]], equal_nan=True)
-    assert found["two"].get_xydata().tolist() == [[0, 1], [0.5, 0], [1, 1]]
+    drawn = by_name(figure.axes[0])
+    assert np.array_equal(drawn["one"].get_xydata(), [[0, 0.1], [0.5, np.nan], [1, 0.3]], equal_nan=True)
+    assert drawn["two"].get_xydata().tolist() == [[0, 1], [0.5, 0], [1, 1]]
 
 
 def test_a_name_looks_alike_in_all_charts_and_no_two_names_do():
@@ -59,22 +61,20 @@ def test_colours_differ_in_lightness_or_hue_as_seen_without_one_kind_of_cone():
     ("values", "expected"), [([0.2, 0.4], (0, 1)), ([-0.5, 0.4], (-0.5, 1)), ([0.2, np.nan, 2.0], (0, 2))]
 )
 def test_all_charts_share_a_scale_that_holds_zero_one_and_every_value(values, expected):
-    figure = lines([{"a": (range(len(values)), values)}, PICTURE, {"b": (X, X)}])
+    figure = lines([{"a": (range(len(values)), values)}, IMAGE, {"b": (X, X)}])
     for ax in (figure.axes[0], figure.axes[2]):
         low, high = ax.get_ylim()
         room = 0.02 * (expected[1] - expected[0])
         assert (low, high) == pytest.approx((expected[0] - room, expected[1] + room))
 
 
-def test_pictures_stand_beside_charts_without_axes_in_a_narrower_column():
-    figure = lines(
-        [PICTURE, {"a": (X, X)}, {"a": (X, X)}] * 2, ["picture", "in", "out"], columns=3, x="s", y="p"
-    )
-    picture, left, right, lower_picture, lower_left, lower_right = figure.axes
-    assert np.array_equal(picture.images[0].get_array(), PICTURE)
-    assert not picture.axison and not lower_picture.axison
-    assert picture.get_subplotspec().get_gridspec().get_width_ratios() == [0.7, 1, 1]
-    assert [ax.get_title() for ax in figure.axes] == ["picture", "in", "out", "", "", ""]
+def test_images_have_no_axes_and_a_narrower_column_than_charts():
+    figure = lines([IMAGE, {"a": (X, X)}, {"a": (X, X)}] * 2, ["image", "in", "out"], columns=3, x="s", y="p")
+    image, left, right, lower_image, lower_left, lower_right = figure.axes
+    assert np.array_equal(image.images[0].get_array(), IMAGE)
+    assert not image.axison and not lower_image.axison
+    assert image.get_subplotspec().get_gridspec().get_width_ratios() == [0.7, 1, 1]
+    assert [ax.get_title() for ax in figure.axes] == ["image", "in", "out", "", "", ""]
     assert [ax.get_ylabel() for ax in (left, right, lower_left, lower_right)] == ["p", "", "p", ""]
     assert [ax.get_xlabel() for ax in (left, right, lower_left, lower_right)] == ["", "", "s", "s"]
 
@@ -92,26 +92,21 @@ def test_a_place_without_a_panel_stays_empty():
     assert figure.axes[1].get_subplotspec().get_gridspec().ncols == 2
 
 
-def test_the_lowest_chart_of_a_column_names_the_axis_where_a_picture_lies_below():
-    figure = lines([{"a": (X, X)}, {"a": (X, X)}, PICTURE, Image.fromarray(PICTURE).convert("L")], x="share")
+def test_the_lowest_chart_of_a_column_names_the_axis_above_an_image():
+    figure = lines([{"a": (X, X)}, {"a": (X, X)}, IMAGE, Image.fromarray(IMAGE).convert("L")], x="share")
     assert [ax.get_xlabel() for ax in figure.axes] == ["share", "share", "", ""]
-    assert figure.axes[3].images[0].get_array().shape == PICTURE.shape  # grey is no map
+    assert figure.axes[3].images[0].get_array().shape == IMAGE.shape  # grey is no map
 
 
 def test_a_chart_has_a_column():
-    with pytest.raises(ValueError, match="at least one column, not 0"):
+    with pytest.raises(ValueError, match="at least one column, got 0"):
         lines([{"a": (X, X)}], columns=0)
 
 
-@pytest.mark.parametrize("panels", [[], [PICTURE], [{}], [{"a": ([], [])}]])
+@pytest.mark.parametrize("panels", [[], [IMAGE], [{}], [{"a": ([], [])}]])
 def test_nothing_to_chart_is_refused(panels):
-    with pytest.raises(ValueError, match="lines needs at least one panel that maps names to lines"):
+    with pytest.raises(ValueError, match="expected a panel that maps names to lines"):
         lines(panels)
-
-
-def test_a_chart_shows_itself_as_a_png_without_pyplot():
-    assert lines([{"a": (X, X)}])._repr_png_().startswith(b"\x89PNG")
-    assert plt.get_fignums() == []
 
 
 def rows(*metrics):
@@ -137,24 +132,151 @@ def test_panels_leave_few_places_empty(count, columns):
     assert figure.axes[0].get_subplotspec().get_gridspec().ncols == columns
 
 
-def test_a_metric_of_ones_own_comes_last_under_its_own_name():
+def test_a_metric_of_the_user_comes_last_under_its_name():
     shown = intervals(rows("Near ↑", "dice")).axes
     assert [ax.get_title() for ax in shown] == [" ".join(METRICS["dice"]), "Near ↑"]
 
 
-def test_zero_is_marked_where_it_is_asked_for():
+def test_zero_is_marked_on_request():
     counts = [len(intervals(rows("dice"), zero=zero).axes[0].lines) for zero in (False, True)]
     assert counts == [1, 2]
 
 
-def test_other_values_stand_beside_where_there_are_some():
-    other = pd.DataFrame([("grad_cam", "dice", 0.9)], columns=["method", "metric", "value"])
-    dice, iou = intervals(rows("dice", "iou"), beside=other).axes[:2]
+def test_published_values_are_diamonds_where_there_are_any():
+    published = pd.DataFrame([("grad_cam", "dice", 0.9)], columns=["method", "metric", "value"])
+    dice, iou = intervals(rows("dice", "iou"), published=published).axes[:2]
     (diamonds,) = [line for line in dice.lines if line.get_marker() == "D"]
     assert diamonds.get_xdata()[1] == 0.9 and pd.isna(diamonds.get_xdata()[0])  # the methods from below
     assert all(pd.isna(line.get_xdata()).all() for line in iou.lines if line.get_marker() == "D")
 
 
 def test_nothing_cannot_be_drawn():
-    with pytest.raises(ValueError, match="no rows"):
+    with pytest.raises(ValueError, match="expected a summary with rows"):
         intervals(rows())
+
+
+def test_a_coloured_map_over_the_greyed_image_is_the_overlay():
+    saliency = np.random.default_rng(1).random((3, 2))
+    above = coloured(saliency, (8, 12))
+    assert above.mode == "RGBA" and above.size == (8, 12)
+    laid = Image.alpha_composite(greyed(IMAGE).convert("RGBA"), above).convert("RGB")
+    assert np.abs(np.asarray(laid).astype(int) - overlay(IMAGE, saliency, opacity=1)).max() <= 2
+
+
+def test_the_feature_sheet_starts_with_the_strongest_map():
+    maps = torch.zeros(5, 2, 2)
+    maps[3], maps[1], maps[4] = -9, 5, 7  # strength is the mean size, whatever the sign
+    figure = feature_sheet(maps, count=3, columns=2)
+    assert titles(figure)[:3] == ["k = 3", "k = 4", "k = 1"]
+    assert np.array_equal(figure.axes[0].images[0].get_array(), maps[3].numpy())
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (1, 5, 2, 2)], ids=str)
+def test_a_feature_sheet_is_of_one_image(shape):
+    with pytest.raises(ValueError, match=r"the feature maps of one image \(K, h, w\), got"):
+        feature_sheet(torch.zeros(shape))
+
+
+def test_a_feature_sheet_has_a_map():
+    with pytest.raises(ValueError, match="at least one feature map, got 0"):
+        feature_sheet(torch.zeros(3, 2, 2), count=0)
+
+
+@pytest.fixture
+def network(gap_network):
+    classes = ("cat", "cup", "coin")
+    return Network(gap_network, preprocess=Preprocessing(8, 8), classes=classes, input_shape=(3, 8, 8))
+
+
+def titles(figure):
+    """Of the panels, without the colour bar."""
+    return [ax.get_title() for ax in figure.axes if ax.get_label() != "<colorbar>"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_pipeline_shows_every_step_from_maps_to_gmcam(network):
+    heads = titles(pipeline(network, IMAGE, "cup", channels=2))
+    assert heads[0] == "image\nY = logit of “cup”"
+    assert sum(title.startswith("$M_{") for title in heads) == 2
+    assert sum(title.startswith("$C_{") for title in heads) == 2
+    assert [title for title in heads if "Eq." in title or title == "Grad-CAM"] == [
+        "Eq. 4\nReLU $\\sum_k \\lambda_k M_k$",
+        "Eq. 5: GM\nReLU $\\sum_k C_k \\odot M_k$",
+        "Grad-CAM",
+        "Eq. 6: GMCAM",
+    ]
+
+
+@pytest.mark.parametrize(("title", "method"), [("Grad-CAM", "grad_cam"), ("Eq. 6: GMCAM", "gmcam")])
+def test_the_pipeline_ends_in_the_maps_that_explain_computes(network, title, method):
+    figure = pipeline(network, IMAGE, "cup")
+    raw = explain(network, IMAGE, "cup", method=method).raw[0]
+    (panel,) = [ax for ax in figure.axes if ax.get_title() == title]
+    expected = overlay(network.view(IMAGE), (raw / raw.max()).float())
+    assert np.abs(panel.images[0].get_array().astype(int) - expected).max() <= 1
+
+
+def test_the_pipeline_draws_as_many_channels_as_there_are(network):
+    heads = titles(pipeline(network, IMAGE, 1, channels=99))
+    assert heads[0] == "image\nY = logit of “cup”"
+    assert sum(title.startswith("$M_{") for title in heads) == network.module.conv.out_channels
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_pipeline_shows_signed_maps_on_the_signed_scale_and_dollars_as_they_are(gap_network):
+    gap_network.relu = torch.nn.Identity()
+    gap_network.conv.bias.data.fill_(-1e3)
+    classes = ("US$ or CA$", r"$\foo$", "coin")
+    signed = Network(gap_network, preprocess=Preprocessing(8, 8), classes=classes, input_shape=(3, 8, 8))
+    figure = pipeline(signed, IMAGE, 1)
+    (first, *_) = [ax for ax in figure.axes if ax.get_title().startswith("$M_{")]
+    assert first.images[0].cmap.name == "PuOr"
+    assert figure._repr_png_()  # a formula between the dollars would fail to parse
+
+
+class Tokens(torch.nn.Module):
+    """Patches of 2 × 2 pixels as tokens, in rows and columns as in Swin, or one after the other."""
+
+    def __init__(self, rows):
+        super().__init__()
+        self.patches, self.mix, self.head = (
+            torch.nn.Conv2d(3, 5, 2, stride=2),
+            torch.nn.Linear(5, 5),
+            torch.nn.Linear(5, 3),
+        )
+        self.rows = rows
+
+    def forward(self, images):
+        tokens = self.patches(images).permute(0, 2, 3, 1)
+        mixed = self.mix(tokens if self.rows else tokens.flatten(1, 2))
+        return self.head(torch.nn.functional.gelu(mixed).flatten(1, -2).mean(1))
+
+
+@pytest.mark.parametrize("rows", [True, False])
+def test_the_pipeline_reads_tokens_as_maps(rows):
+    torch.manual_seed(0)
+    network = Network(
+        Tokens(rows),
+        preprocess=Preprocessing(8, 8),
+        input_shape=(3, 8, 8),
+        layer="mix",
+        reshape=lambda x: (x if rows else x.unflatten(1, (4, 4))).permute(0, 3, 1, 2),
+    )
+    figure = pipeline(network, IMAGE, 1)
+    for title, method in (("Eq. 4", "grad_cam"), ("Eq. 5", "guidance_map")):
+        (panel,) = [ax for ax in figure.axes if ax.get_title().startswith(title)]
+        raw = explain(network, IMAGE, 1, method=method).raw[0]
+        assert raw.shape == (4, 4) and np.allclose(panel.images[0].get_array(), raw, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"target": "dog"}, "expected a class of .*'dog'"),
+        ({"target": 0, "layer": "no"}, "'no'"),
+        ({"target": 0, "channels": 0}, "at least one channel, got 0"),
+    ],
+)
+def test_the_pipeline_names_what_it_does_not_find(arguments, message, network):
+    with pytest.raises(ValueError, match=message):
+        pipeline(network, IMAGE, **arguments)

@@ -7,10 +7,10 @@ import { close, expected, stack } from "./expected.js";
 test("maps of explain", () => {
   assert.ok(expected.explained.length > 0);
   for (const { M, C, size, maps } of expected.explained) {
-    for (const [method, wanted] of Object.entries(maps)) {
+    for (const [method, value] of Object.entries(maps)) {
       const { map, empty } = postprocess(METHODS[method].compute(stack(M), stack(C)), size);
-      assert.equal(empty, wanted.empty, method);
-      close(map, wanted.map, 1e-5, `${method} ${M.shape}`);
+      assert.equal(empty, value.empty, method);
+      close(map, value.map, 1e-5, `${method} ${M.shape}`);
     }
   }
 });

@@ -22,41 +22,41 @@ test("the numbers of the docstring of gmcam/equations.py", () => {
 });
 
 test("equations", () => {
-  for (const { M, C, expected: wanted } of expected.stacks) {
+  for (const { M, C, expected: outputs } of expected.stacks) {
     const [maps, gradients] = [stack(M), stack(C)];
-    const { channelWeights, classMap, ...pairs } = wanted;
+    const { channelWeights, classMap, ...pairs } = outputs;
     const weights = saliency.channelWeights(gradients);
     close(weights, channelWeights, 1e-12, `channelWeights ${M.shape}`);
-    const found = saliency.classMap(maps, weights);
-    assert.deepEqual(found.shape, M.shape.slice(1));
-    close(found.data, classMap, 1e-6, `classMap ${M.shape}`);
-    for (const [name, map] of Object.entries(pairs)) {
-      close(saliency[name](maps, gradients).data, map, 1e-6, `${name} ${M.shape}`);
+    const map = saliency.classMap(maps, weights);
+    assert.deepEqual(map.shape, M.shape.slice(1));
+    close(map.data, classMap, 1e-6, `classMap ${M.shape}`);
+    for (const [name, value] of Object.entries(pairs)) {
+      close(saliency[name](maps, gradients).data, value, 1e-6, `${name} ${M.shape}`);
     }
   }
 });
 
-test("methods stand in Python's order under Python's titles", () => {
+test("methods have Python's order and titles", () => {
   const titles = Object.entries(METHODS).map(([name, { title }]) => [name, title]);
   assert.deepEqual(titles, Object.entries(expected.titles));
 });
 
 test("smoothing, normalising, up-sampling, and all three", () => {
-  for (const { raw, size, sigma, ...wanted } of expected.steps) {
+  for (const { raw, size, sigma, ...steps } of expected.steps) {
     const map = stack(raw);
     const what = `${raw.shape} to ${size}, sigma ${sigma}`;
-    close(smooth(map, sigma).data, wanted.smooth, 1e-6, `smooth ${what}`);
+    close(smooth(map, sigma).data, steps.smooth, 1e-6, `smooth ${what}`);
     const normalised = normalise(map);
-    assert.equal(normalised.empty, wanted.normalise.empty, `empty ${what}`);
-    close(normalised.map.data, wanted.normalise.map, 1e-6, `normalise ${what}`);
+    assert.equal(normalised.empty, steps.normalise.empty, `empty ${what}`);
+    close(normalised.map.data, steps.normalise.map, 1e-6, `normalise ${what}`);
     const fine = upsample(map, size);
     assert.deepEqual(fine.shape, size);
-    close(fine.data, wanted.upsample, 1e-5, `upsample ${what}`);
-    const made = postprocess(map, size, sigma);
-    assert.equal(made.empty, wanted.postprocess.empty, `empty at last ${what}`);
-    close(made.map, wanted.postprocess.map, 1e-5, `postprocess ${what}`);
-    assert.ok(made.map.every((value) => value >= 0 && value <= 1));
-    if (sigma === 0.5) same(postprocess(map, size).map, made.map, `default ${what}`);
+    close(fine.data, steps.upsample, 1e-5, `upsample ${what}`);
+    const result = postprocess(map, size, sigma);
+    assert.equal(result.empty, steps.postprocess.empty, `empty map ${what}`);
+    close(result.map, steps.postprocess.map, 1e-5, `postprocess ${what}`);
+    assert.ok(result.map.every((value) => value >= 0 && value <= 1));
+    if (sigma === 0.5) same(postprocess(map, size).map, result.map, `default ${what}`);
   }
 });
 

