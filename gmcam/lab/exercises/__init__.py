@@ -1,7 +1,7 @@
 """Answer checks for the book's exercises: ``check("grad_cam.2", answer)``.
 
-One file per chapter, of the chapter's name, imported when an exercise of it is first asked for. Every
-exercise computes its answers; none is typed in.
+There is one file per chapter, imported when one of its exercises is first checked. Every exercise computes
+its answers; none is typed in.
 """
 
 from gmcam.lab.exercises.checking import Answers, Exercise, Verdict, all_exercises, check, exercise

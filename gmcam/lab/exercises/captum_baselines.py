@@ -1,15 +1,14 @@
 """Answers to *Captum baselines*."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gmcam import equations, explain
+from gmcam._extras import require
 from gmcam.lab.exercises.checking import Answers, exercise
 from gmcam.lab.exercises.common import captured, cat_and_cup, network
-from gmcam.postprocess import normalise, upsample
+from gmcam.postprocess import min_max, upsample
 
 PIXEL_METHODS = (
     "saliency",
@@ -22,100 +21,89 @@ PIXEL_METHODS = (
 
 
 def gain(name: str, label: str = "cup") -> tuple[float, float]:
-    """The logit of the scene, and of the zero input, on the network called ``name``."""
+    """The logits of the scene and of the zero input, on the network called ``name``."""
     net = network(name)
     inputs = net.prepare(cat_and_cup().image)
     with torch.no_grad():
         logits = net.module(torch.cat([inputs, torch.zeros_like(inputs)]))
-    picture, empty = logits[:, net.class_index(label)].tolist()
-    return picture, empty
+    of_image, of_zeros = logits[:, net.class_index(label)].tolist()
+    return of_image, of_zeros
 
 
 def integrated(steps: int = 50, rule: str = "gausslegendre") -> Tensor:
     """Captum's integrated gradients of the cup on ``collage-resnet``, (1, 3, H, W)."""
-    from captum.attr import IntegratedGradients
-
     net = network("collage-resnet")
-    inputs = net.prepare(cat_and_cup().image)
-    algorithm = IntegratedGradients(net.module)
-    found: Tensor = algorithm.attribute(
-        inputs, target=net.class_index("cup"), n_steps=steps, method=rule, internal_batch_size=5
+    algorithm = require("captum.attr", "captum").IntegratedGradients(net.module)
+    attributions: Tensor = algorithm.attribute(
+        net.prepare(cat_and_cup().image),
+        target=net.class_index("cup"),
+        n_steps=steps,
+        method=rule,
+        internal_batch_size=5,
     )
-    return found.detach()
+    return attributions.detach()
 
 
 @exercise("captum_baselines.1", tolerance=1e-3)
 def from_signed() -> Answers:
-    """Rectify, scale, enlarge: the post-processing of a signed map (N, 1, h, w), without smoothing."""
+    """Post-process a signed map (N, 1, h, w) without smoothing: rectify, normalise, up-sample."""
     M, C = captured()
     signed = equations.class_map(M, equations.channel_weights(C)).unsqueeze(1)
 
-    def blocks(signed: Tensor, size: tuple[int, int]) -> Tensor:
-        return F.interpolate(normalise(signed[:, 0].relu())[0].unsqueeze(1), size)[:, 0]
+    def scaled(signed: Tensor) -> Tensor:
+        return min_max(signed[:, 0].relu())[0]
 
-    def corners(signed: Tensor, size: tuple[int, int]) -> Tensor:
-        scaled = normalise(signed[:, 0].relu())[0].unsqueeze(1)
-        return F.interpolate(scaled, size, mode="bilinear", align_corners=True)[:, 0]
-
-    return Answers(
-        lambda signed, size: upsample(normalise(signed[:, 0].relu())[0], size),
-        {
-            "the rectifier is missing, so the scale starts at what speaks against the class": (
-                lambda signed, size: upsample(normalise(signed[:, 0])[0], size)
-            ),
-            "the absolute value shows what speaks against the class as if it spoke for it": (
-                lambda signed, size: upsample(normalise(signed[:, 0].abs())[0], size)
-            ),
-            "each cell is repeated; enlarge with bilinear interpolation": blocks,
-            "the corners are aligned, which moves the centres of the cells": corners,
-            "the rectifier comes after enlarging; a mean of negative and positive cells is not the "
-            "mean of the rectified ones": (
-                lambda signed, size: upsample(signed[:, 0] / signed.max(), size).relu()
-            ),
-            "the map is scaled after enlarging, when interpolation has lowered its maximum": (
-                lambda signed, size: normalise(upsample(signed[:, 0].relu(), size))[0]
-            ),
-            "the map is not scaled to [0, 1]": lambda signed, size: upsample(signed[:, 0].relu(), size),
-            "the steps are right, but the axis of the channels is left: the maps are (N, H, W)": (
-                lambda signed, size: upsample(normalise(signed[:, 0].relu())[0], size).unsqueeze(1)
-            ),
-        },
-        tried_on=(signed, (128, 128)),
-    )
+    slips = {
+        "the rectifier is missing, so the scale starts at the evidence against the class": (
+            lambda signed, size: upsample(min_max(signed[:, 0])[0], size)
+        ),
+        "the absolute value shows evidence against the class as evidence for it": (
+            lambda signed, size: upsample(min_max(signed[:, 0].abs())[0], size)
+        ),
+        "each cell is repeated; use bilinear interpolation": lambda signed, size: F.interpolate(
+            scaled(signed).unsqueeze(1), size
+        )[:, 0],
+        "aligned corners move the centres of the cells": lambda signed, size: F.interpolate(
+            scaled(signed).unsqueeze(1), size, mode="bilinear", align_corners=True
+        )[:, 0],
+        "rectify before up-sampling: a mean of negative and positive cells is not the mean of the "
+        "rectified ones": lambda signed, size: upsample(signed[:, 0] / signed.max(), size).relu(),
+        "normalise before up-sampling, because interpolation lowers the maximum": (
+            lambda signed, size: min_max(upsample(signed[:, 0].relu(), size))[0]
+        ),
+        "the map is not scaled to [0, 1]": lambda signed, size: upsample(signed[:, 0].relu(), size),
+        "the values are right, but remove the axis of the channels: maps are (N, H, W)": (
+            lambda signed, size: upsample(scaled(signed), size).unsqueeze(1)
+        ),
+    }
+    return Answers(lambda signed, size: upsample(scaled(signed), size), slips, tried_on=(signed, (128, 128)))
 
 
 @exercise("captum_baselines.2", tolerance=0.01)
 def rectified_sum() -> Answers:
-    """What is left for the class when each pixel's attribution is rectified, as a multiple of the gain."""
-    picture, empty = gain("collage-resnet")
-    whole = picture - empty
+    """The sum of the rectified attributions of all pixels, divided by the gain."""
+    of_image, of_zeros = gain("collage-resnet")
+    whole = of_image - of_zeros
     attribution = integrated()
     per_pixel = attribution.sum(1)
-    kept = per_pixel.relu().sum() / whole
-    return Answers(
-        kept,
-        {
-            "completeness holds for the signed attributions; the map drops the negative ones": (
-                attribution.sum() / whole
-            ),
-            "the colours of a pixel are summed first and rectified then": attribution.relu().sum() / whole,
-            "this is the negative part, the one that is dropped": (-per_pixel).relu().sum() / whole,
-            "this is the sum of the absolute values; the negative part is dropped": per_pixel.abs().sum()
-            / whole,
-            "this is the sum itself; divide it by the gain": kept * whole,
-            "the gain is the picture's logit minus that of the empty picture, which is not zero": kept
-            * whole
-            / picture,
-            "this adds up the map scaled to [0, 1]; take the raw one": kept / per_pixel.max(),
-        },
-    )
+    positive = per_pixel.relu().sum()
+    slips = {
+        "the signed attributions are complete; the map drops the negative ones": attribution.sum() / whole,
+        "sum the colours of each pixel first, then rectify": attribution.relu().sum() / whole,
+        "this is the negative part, which the map drops": (-per_pixel).relu().sum() / whole,
+        "this is the sum of the absolute values; drop the negative part": per_pixel.abs().sum() / whole,
+        "this is the sum; divide it by the gain": positive,
+        "the gain is the image's logit minus that of the empty image, which is not zero": positive / of_image,
+        "this is the sum of the map scaled to [0, 1]; use the raw map": positive / whole / per_pixel.max(),
+    }
+    return Answers(positive / whole, slips)
 
 
 @exercise("captum_baselines.3")
 def steps() -> Answers:
-    """The smallest of five numbers of steps with which completeness holds to a hundredth of the gain."""
-    picture, empty = gain("collage-resnet")
-    whole = picture - empty
+    """The smallest of five numbers of steps at which completeness holds to within 1 % of the gain."""
+    of_image, of_zeros = gain("collage-resnet")
+    whole = of_image - of_zeros
 
     def enough(rule: str) -> int:
         for count in (2, 5, 10, 20):
@@ -126,61 +114,48 @@ def steps() -> Answers:
     fewest = enough("gausslegendre")
     slips = {
         "with two steps the sum is far off": 2,
-        "with five steps the sum is still off by more than a hundredth": 5,
-        "fewer are enough already": 20,
-        "that many are needed with equal steps from the left; Captum's default is Gauss–Legendre": enough(
-            "riemann_left"
-        ),
+        "with five steps the error is still larger than 1 %": 5,
+        "fewer steps are enough": 20,
+        "equal steps from the left need this many; the default is Gauss–Legendre": enough("riemann_left"),
     }
     return Answers(fewest, {slip: count for slip, count in slips.items() if count != fewest})
 
 
 @exercise("captum_baselines.4")
 def nothing_to_see() -> Answers:
-    """The methods that are zero on the zero input, since they multiply by the difference from it."""
+    """The methods that are zero on the zero input, because they multiply by the difference from it."""
     net = network()
     zeros = torch.zeros_like(net.prepare(cat_and_cup().image))
-    found = {
+    right = {
         name
         for name in PIXEL_METHODS
-        if explain(net, zeros, "cup", method=f"captum.{name}", sigma=0).raw.max() < 1e-5
+        if explain(net, zeros, "cup", method=f"captum.{name}", sigma=0).raw.abs().max() < 1e-5
     }
-    return Answers(
-        found,
-        {
-            "an empty picture has slopes too: two of these never look at the picture's values": set(
-                PIXEL_METHODS
-            ),
-            "those are the two that are complete; whatever multiplies by the input or puts zeros in its "
-            "place does the same": {"integrated_gradients", "deep_lift"},
-            "occlusion puts the empty picture in place of the picture, and nothing changes": found
-            - {"occlusion"},
-            "not only a product with the input is zero: a difference from the empty picture is as well": {
-                "input_x_gradient"
-            },
-            "it is the other way round: these two are slopes, and a slope is there without a picture": {
-                "saliency",
-                "guided_backprop",
-            },
+    slips = {
+        "two of these methods use only gradients, which an empty image has too": set(PIXEL_METHODS),
+        "these are the two complete ones; other methods multiply by the input or replace parts of it by "
+        "zeros": {"integrated_gradients", "deep_lift"},
+        "occlusion replaces zeros by zeros here, which changes nothing": right - {"occlusion"},
+        "not only a product with the input is zero, but also one with the difference from the empty image": {
+            "input_x_gradient"
         },
-    )
+        "these are gradients, which an empty image has too; name the others": {"saliency", "guided_backprop"},
+    }
+    return Answers(right, slips)
 
 
 @exercise("captum_baselines.5", tolerance=0.01)
 def one_square() -> Answers:
-    """A square that covers the picture: each of its pixels is credited with the whole gain."""
-    picture, empty = gain("collage-vgg")
-    whole = picture - empty
+    """The attribution of every pixel, where one square covers the whole image: the whole gain."""
+    of_image, of_zeros = gain("collage-vgg")
+    whole = of_image - of_zeros
     side, _ = network().prepare(cat_and_cup().image).shape[2:]
-    return Answers(
-        whole,
-        {
-            "the scaled map is empty, since it is flat; the raw one is not": 0.0,
-            "the empty picture has a logit of its own, which is taken off": picture,
-            "this is what is left when the picture is gone, not what is lost": empty,
-            "the sign is turned: credit is what the score loses": -whole,
-            "Captum credits each of the three colours with the loss; gmcam divides by their number": 3
-            * whole,
-            "the gain is not shared out among the pixels: each is credited with all of it": whole / side**2,
-        },
-    )
+    slips = {
+        "the finished map is flat and therefore empty; the raw one is not": 0.0,
+        "subtract the logit of the empty image, which is not zero": of_image,
+        "this is the logit of the empty image; the attribution is what the image loses": of_zeros,
+        "the sign is reversed: the attribution is the loss of the score": -whole,
+        "Captum assigns the loss to each of the three colours; gmcam divides by three": 3 * whole,
+        "the gain is not divided among the pixels: each receives all of it": whole / side**2,
+    }
+    return Answers(whole, slips)

@@ -1,14 +1,13 @@
-"""How an answer is judged: against the right one, and against those that a known slip leads to.
+"""Check an answer against the right one, and against the wrong ones that known slips lead to.
 
-An exercise is a function that computes its ``Answers``. ``check`` compares a reader's answer with
-them and says what it found, so that a slip is called by its name.
+An exercise is a function that computes its ``Answers``. ``check`` compares a reader's answer with them, and
+names the slip behind a wrong one.
 """
 
 from __future__ import annotations
 
 import copy
 import importlib
-import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,9 +24,8 @@ from torch import Tensor
 class Answers:
     """The answers to one exercise.
 
-    ``right``: a number or an array; a word; a set of words; or a function, which is then judged by
-    what it makes of ``tried_on``. ``wrong``: the answer that each known slip leads to, by the sentence
-    that names the slip.
+    ``right``: a number, an array, a word, a set of words, or a function, which is judged by its result on
+    the arguments ``tried_on``. ``wrong``: a sentence that names a slip → the answer this slip leads to.
     """
 
     right: Any
@@ -37,9 +35,9 @@ class Answers:
 
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise: ``answers`` computes what is right and what is known to be wrong.
+    """An exercise: its name, the function that computes its answers, and its tolerance.
 
-    ``tolerance``: how far a number may lie from the right one, as a share of the largest right value.
+    ``tolerance``: the accepted deviation of a number, as a share of the largest right value.
     """
 
     name: str
@@ -49,7 +47,7 @@ class Exercise:
 
 @dataclass(frozen=True, repr=False)
 class Verdict:
-    """What ``check`` says of an answer: true where it is right."""
+    """The result of ``check``: true if the answer is right, with the words shown to the reader."""
 
     right: bool
     words: str
@@ -62,7 +60,7 @@ class Verdict:
 
 
 _REGISTERED: dict[str, Exercise] = {}
-_OTHERS = ("checking", "common")  # files beside the chapters'
+_OTHERS = ("checking", "common")  # the files that belong to no chapter
 
 
 def exercise(name: str, tolerance: float = 0.02) -> Callable[[Callable[[], Answers]], Callable[[], Answers]]:
@@ -73,7 +71,7 @@ def exercise(name: str, tolerance: float = 0.02) -> Callable[[Callable[[], Answe
 
     def register(answers: Callable[[], Answers]) -> Callable[[], Answers]:
         if name in _REGISTERED:
-            raise ValueError(f"an exercise called {name!r} is registered already")
+            raise ValueError(f"expected a new exercise, got {name!r}: it is registered already")
         _REGISTERED[name] = Exercise(name, cache(answers), tolerance)
         return answers
 
@@ -81,49 +79,45 @@ def exercise(name: str, tolerance: float = 0.02) -> Callable[[Callable[[], Answe
 
 
 def check(name: str, answer: Any) -> Verdict:
-    """Is ``answer`` right for the exercise ``name``, and if not, which slip leads to it?
+    """Check an answer, and name the slip behind a wrong one.
 
-    ``name``: the chapter's file and the exercise's number, ``"grad_cam.2"``. ``answer``: what the
-    exercise asks for; three dots stand for none yet. Numbers are right within the exercise's tolerance,
-    and need the right shape; words are read without regard to case. Raises ``ValueError`` for a name
-    that no exercise has.
+    ``name``: the chapter's file and the exercise's number, ``"grad_cam.2"``. ``answer``: what the exercise
+    asks for, or three dots for no answer yet. Numbers must be within the exercise's tolerance and have the
+    right shape; words may be in upper or lower case. Raises ``ValueError`` for an unknown name.
 
     >>> from gmcam.lab.exercises import check
     >>> check("grad_cam.1", ...)
-    No answer yet: put yours in place of the three dots.
+    No answer yet: replace the three dots with your answer.
     """
     chapter = name.partition(".")[0]
     if chapter in _chapters():
         importlib.import_module(f"gmcam.lab.exercises.{chapter}")
     if name not in _REGISTERED:
-        known = [one for one in _REGISTERED if one.partition(".")[0] == chapter] or _chapters()
-        raise ValueError(f"no exercise is called {name!r}; there are {', '.join(known)}")
+        names = [key for key in _REGISTERED if key.partition(".")[0] == chapter] or _chapters()
+        raise ValueError(f"expected an exercise among {', '.join(names)}, got {name!r}")
     if isinstance(answer, EllipsisType):
-        return Verdict(False, "No answer yet: put yours in place of the three dots.")
-    found = _REGISTERED[name]
-    answers = found.answers()
-    if callable(answers.right):
+        return Verdict(False, "No answer yet: replace the three dots with your answer.")
+    answers, tolerance = _REGISTERED[name].answers(), _REGISTERED[name].tolerance
+    right, wrong = answers.right, list(answers.wrong.values())
+    if callable(right):
         if not callable(answer):
-            return Verdict(False, f"The answer is a function; this is {_kind(answer)}.")
-        # Each gets copies: the answers of other exercises are computed from the same tensors.
+            return Verdict(False, f"Expected a function, got {_kind(answer)}.")
+        # Each function gets copies, because other exercises are computed from the same tensors.
         try:
             answer = answer(*copy.deepcopy(answers.tried_on))
-        except Exception as error:  # it is the reader's function, so whatever it raises is their news
+        except Exception as error:  # the reader's function may raise anything
             return Verdict(False, f"Your function raised {type(error).__name__}: {error}")
-        functions = (answers.right, *answers.wrong.values())
-        right, *wrong = (one(*copy.deepcopy(answers.tried_on)) for one in functions)
-    else:
-        right, wrong = answers.right, list(answers.wrong.values())
+        right, *wrong = (function(*copy.deepcopy(answers.tried_on)) for function in (right, *wrong))
     try:
         given = _read(answer, right, wrong)
-    except ValueError as misfit:
-        return Verdict(False, str(misfit))
-    if _same(given, right, found.tolerance):
+    except ValueError as mismatch:
+        return Verdict(False, str(mismatch))
+    if _same(given, right, tolerance):
         return Verdict(True, "Right.")
     for slip, value in zip(answers.wrong, wrong, strict=True):
-        if _same(given, value, found.tolerance):
+        if _same(given, value, tolerance):
             return Verdict(False, f"Not right: {slip}.")
-    return Verdict(False, _hint(given, right, found.tolerance))
+    return Verdict(False, f"Not right: {_hint(given, right, tolerance)}.")
 
 
 def all_exercises() -> dict[str, Exercise]:
@@ -139,53 +133,53 @@ def _chapters() -> list[str]:
 
 
 def _read(answer: Any, right: Any, wrong: list[Any]) -> Any:
-    """The answer in the form that ``right`` has. Raises ``ValueError`` with a sentence for the reader."""
+    """The answer in the form of ``right``. Raises ``ValueError`` with a sentence for the reader."""
     if isinstance(right, str):
         options = sorted({right, *wrong})
         if not isinstance(answer, str) or answer.strip().lower() not in options:
-            raise ValueError(f"The answer is one of {', '.join(map(repr, options))}; this is {answer!r}.")
+            raise ValueError(f"Expected one of {', '.join(map(repr, options))}, got {answer!r}.")
         return answer.strip().lower()
     if isinstance(right, set | frozenset):
         if not isinstance(answer, Iterable) or isinstance(answer, str):
-            raise ValueError(f"The answer is a set of words; this is {_kind(answer)}.")
+            raise ValueError(f"Expected a set of words, got {_kind(answer)}.")
         words = (word.item() if isinstance(word, Tensor) and word.numel() == 1 else word for word in answer)
         return {str(word).strip().lower() for word in words}
     try:
         given = _numbers(answer)
     except (TypeError, ValueError):
-        raise ValueError(f"The answer is {_kind(_numbers(right))}; this is {_kind(answer)}.") from None
+        raise ValueError(f"Expected {_kind(_numbers(right))}, got {_kind(answer)}.") from None
     if not np.isfinite(given).all():
-        raise ValueError("The answer has values that are not finite.")
+        raise ValueError("Expected finite values, got NaN or infinity.")
     return given
 
 
-def _same(given: Any, other: Any, tolerance: float) -> bool:
-    if isinstance(other, str | set | frozenset):
-        return bool(given == other)
-    numbers = _numbers(other)
-    if given.shape != numbers.shape:
-        return False
-    # A little room for float32 even where the answer is to be exact.
-    return bool(
-        np.abs(given - numbers).max(initial=0) <= max(tolerance, 1e-6) * np.abs(numbers).max(initial=0)
-    )
+def _same(given: Any, expected: Any, tolerance: float) -> bool:
+    if isinstance(expected, str | set | frozenset):
+        return bool(given == expected)
+    numbers = _numbers(expected)
+    return given.shape == numbers.shape and not _off(given, numbers, tolerance).any()
+
+
+def _off(given: np.ndarray, numbers: np.ndarray, tolerance: float) -> np.ndarray:
+    """Where two arrays differ, with some room for float32 even where the answer must be exact."""
+    off: np.ndarray = np.abs(given - numbers) > max(tolerance, 1e-6) * np.abs(numbers).max(initial=0)
+    return off
 
 
 def _hint(given: Any, right: Any, tolerance: float) -> str:
-    """What is wrong with an answer that no known slip leads to, without giving the right one away."""
+    """What is wrong with an answer that no known slip explains, without revealing the right one."""
     if isinstance(right, set | frozenset):
-        missing, extra = len(right - given), len(given - right)
-        return f"Not right: {missing} missing, {extra} too many."
+        return f"{len(right - given)} missing, {len(given - right)} too many"
     numbers = _numbers(right)
     if given.shape != numbers.shape:
-        return f"Not right: the answer is {_kind(numbers)}; this is {_kind(given)}."
+        return f"expected {_kind(numbers)}, got {_kind(given)}"
     if numbers.ndim == 0 and _same(given / 100, right, tolerance):
-        return "Not right: this is a percentage; give the share, 1 for all."
+        return "this is a percentage; give a share, where 1 means all"
     if _same(-given, right, tolerance):
-        return "Not right: the sign is the wrong way round."
-    if numbers.ndim and (off := np.abs(given - numbers) > max(tolerance, 1e-6) * np.abs(numbers).max()).any():
-        return f"Not right: {off.sum()} of {off.size} values are off."
-    return "Not right. The number is too " + ("large." if given > numbers else "small.")
+        return "the sign is reversed"
+    if numbers.ndim:
+        return f"wrong in {_off(given, numbers, tolerance).sum()} of {given.size} values"
+    return f"the number is too {'large' if given > numbers else 'small'}"
 
 
 def _numbers(value: Any) -> np.ndarray:
@@ -198,11 +192,9 @@ def _numbers(value: Any) -> np.ndarray:
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in a reader's words."""
+    """The type of a value, in words for the reader."""
     try:
         shape = _numbers(value).shape
     except (TypeError, ValueError):
-        return repr(value) if isinstance(value, str) else f"of type {type(value).__name__}"
-    if math.prod(shape) == 1 and not shape:
-        return "a number"
-    return f"an array of shape {tuple(shape)}"
+        return repr(value) if isinstance(value, str) else f"a value of type {type(value).__name__}"
+    return f"an array of shape {shape}" if shape else "a number"

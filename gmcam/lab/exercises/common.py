@@ -1,4 +1,4 @@
-"""What several chapters' exercises are about: their two networks, and the scene of the cat and the cup."""
+"""The networks and the scene that several chapters' exercises share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def network(name: str = "collage-vgg") -> Network:
 
 @cache
 def cat_and_cup() -> Scene:
-    """The scene that most chapters look at."""
+    """The scene of most chapters."""
     return scene("cat", "cup", seed=3)
 
 
@@ -27,5 +27,5 @@ def cat_and_cup() -> Scene:
 def captured(label: str = "cat", name: str = "collage-vgg", layer: str = "stage4") -> tuple[Tensor, Tensor]:
     """Feature maps and gradient maps (1, K, h, w) of that scene."""
     net = network(name)
-    found = capture(net.module, net.prepare(cat_and_cup().image), net.class_index(label), [layer])
-    return found.maps[layer], found.gradients[layer]
+    result = capture(net.module, net.prepare(cat_and_cup().image), net.class_index(label), layer)
+    return result.maps[layer], result.gradients[layer]

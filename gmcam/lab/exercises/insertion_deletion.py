@@ -14,36 +14,24 @@ from gmcam.metrics import curves, pixel_ranks
 
 @exercise("insertion_deletion.1", tolerance=0.01)
 def trapezoids() -> Answers:
-    """Areas under (0, ⅘, ⅘, ⅘, ⅘), by all five points and by every second one."""
+    """Areas under (0, ⅘, ⅘, ⅘, ⅘), with all five points and with every second one."""
     fine = np.array([0, 0.8, 0.8, 0.8, 0.8])
     both = (fine, fine[::2])
 
-    def area(weigh_ends: tuple[float, float]) -> list[float]:
-        found = []
-        for points in both:
-            weights = np.ones(len(points))
-            weights[0], weights[-1] = weigh_ends
-            found.append(float(weights @ points) / (len(points) - 1))
-        return found
+    def areas(first: float, last: float) -> list[float]:
+        return [float(first * y[0] + y[1:-1].sum() + last * y[-1]) / (len(y) - 1) for y in both]
 
-    right = area((0.5, 0.5))
-    return Answers(
-        right,
-        {
-            "each step was given its left end; the trapezoid takes the mean of both ends": area((1, 0)),
-            "each step was given its right end; the trapezoid takes the mean of both ends": area((0, 1)),
-            "that is the mean of the points; the first and the last count half": [
-                float(points.mean()) for points in both
-            ],
-            "a step is ¼ of the pixels wide, or ½; the width of all of them is 1": [
-                torch.trapezoid(torch.from_numpy(points)).item() for points in both
-            ],
-            "the coarse curve cuts a corner: its points are 0, ⅘ and ⅘, half of the pixels apart": [
-                right[0],
-                right[0],
-            ],
-        },
-    )
+    right = areas(0.5, 0.5)
+    slips = {
+        "this uses each step's left end; the trapezoid takes the mean of both ends": areas(1, 0),
+        "this uses each step's right end; the trapezoid takes the mean of both ends": areas(0, 1),
+        "the first and the last point count half": [float(points.mean()) for points in both],
+        "the width of a step is ¼ or ½, because all pixels together are 1": [
+            torch.trapezoid(torch.from_numpy(points)).item() for points in both
+        ],
+        "the coarse curve differs: its points are 0, ⅘ and ⅘, half of the pixels apart": [right[0]] * 2,
+    }
+    return Answers(right, slips)
 
 
 @cache
@@ -54,43 +42,39 @@ def _map_of_the_cat() -> Tensor:
 def _areas(maps: Tensor) -> tuple[float, float]:
     """Insertion and deletion, 512 pixels a step."""
     inputs = network().prepare(cat_and_cup().image)
-    found = curves(network(), inputs, ["cat"], maps, pixels=512, chunk_size=8)
-    return found.insertion_area.item(), found.deletion_area.item()
+    result = curves(network(), inputs, ["cat"], maps, pixels=512, chunk_size=8)
+    return result.insertion_area.item(), result.deletion_area.item()
 
 
 @exercise("insertion_deletion.2", tolerance=0.01)
 def insertion_on_grey() -> Answers:
     """Deletion with the least salient pixels first, read from right to left."""
     (on_blur, into_grey), (into_blur, on_grey) = _areas(_map_of_the_cat()), _areas(-_map_of_the_cat())
-    return Answers(
-        on_grey,
-        {
-            "that is insertion on the blurred copy": on_blur,
-            "that is deletion, the most salient first": into_grey,
-            "that is deletion into the blurred copy, read from right to left": into_blur,
-            "reading a curve from right to left leaves its area as it is": 1 - on_grey,
-        },
-    )
+    slips = {
+        "this is insertion on the blurred copy": on_blur,
+        "this is deletion with the most salient pixels first": into_grey,
+        "this is deletion into the blurred copy, read from right to left": into_blur,
+        "reading a curve from right to left does not change its area": 1 - on_grey,
+    }
+    return Answers(on_grey, slips)
 
 
 @exercise("insertion_deletion.3")
 def nothing_ranked() -> Answers:
-    """Equal pixels go row by row."""
+    """The order of equal pixels: a random one."""
     ranks = pixel_ranks(torch.zeros(1, 4, 4))[0].flatten()
-    assert torch.equal(ranks, torch.arange(16))
-    return Answers(
-        "from the top",
-        {
-            "an order that nobody chose is not a random one: ties are broken row by row": "at random",
-            "every pixel is taken at some step, and so the curves have their areas": "not at all",
-            "ties go row by row, so the middle has its turn after half of the picture": "from the middle",
-        },
-    )
+    assert not torch.equal(ranks, torch.arange(16))
+    slips = {
+        "ties are broken at random, so that the image's layout does not matter": "from the top",
+        "every pixel is ranked, also in an empty map, and so its curves have areas": "not at all",
+        "a random order prefers no position, so the centre does not come first": "from the middle",
+    }
+    return Answers("at random", slips)
 
 
 @exercise("insertion_deletion.4")
 def order_alone() -> Answers:
-    """The changes that keep the order of the pixels, tried on a map of 64 values."""
+    """The changes that preserve the order of the pixels, tried on a map of 64 values."""
     maps = torch.randperm(64, generator=torch.Generator().manual_seed(0)).reshape(1, 8, 8).double() / 64
     changes = {
         "square": maps**2,
@@ -100,30 +84,28 @@ def order_alone() -> Answers:
         "minus": -maps,
         "smooth": torch.nn.functional.avg_pool2d(maps, 3, 1, 1),
     }
-    kept = {name for name, changed in changes.items() if torch.equal(pixel_ranks(changed), pixel_ranks(maps))}
-    return Answers(
-        kept,
-        {
-            "clamping makes all that is brighter than one half equal, and ties go row by row": (
-                kept | {"clamp at one half"}
-            ),
-            "the sign turns the order round: the least salient pixels come first": kept | {"minus"},
-            "smoothing mixes neighbours, and a bright pixel alone falls behind": kept | {"smooth"},
-            "adding one leaves the order as it is, though the share inside changes": kept - {"plus one"},
-            "the root is a rising function too, as the square is": kept - {"root"},
-            "the square is a rising function where maps are not negative": kept - {"square"},
-        },
-    )
+    right = {
+        name for name, changed in changes.items() if torch.equal(pixel_ranks(changed), pixel_ranks(maps))
+    }
+    slips = {
+        "clamping makes all pixels above one half equal, and the order of equal pixels is random": (
+            right | {"clamp at one half"}
+        ),
+        "the sign reverses the order: the least salient pixels come first": right | {"minus"},
+        "smoothing mixes neighbours, and isolated bright pixels move back in the order": right | {"smooth"},
+        "adding one preserves the order, although it changes the share inside": right - {"plus one"},
+        "the root is an increasing function, as the square is": right - {"root"},
+        "the square is an increasing function of maps that are not negative": right - {"square"},
+    }
+    return Answers(right, slips)
 
 
 @exercise("insertion_deletion.5")
 def by_construction() -> Answers:
     """Occlusion measures what deletion measures, one square at a time."""
-    return Answers(
-        "same question",
-        {
-            "its squares make its maps coarser than a pixel, not finer": "finer maps",
-            "it uses no gradient at all, only the scores of covered pictures": "better gradients",
-            "it knows no mask; it covers every place alike": "knows the mask",
-        },
-    )
+    slips = {
+        "its squares make its maps coarser than a pixel, not finer": "finer maps",
+        "it uses no gradient, only the scores of occluded images": "better gradients",
+        "it does not use the mask; it covers every position alike": "knows the mask",
+    }
+    return Answers("same question", slips)

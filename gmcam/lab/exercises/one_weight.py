@@ -1,7 +1,5 @@
 """Answers to *One weight per map is not enough*."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -16,19 +14,17 @@ PLACES = ("stage3", "stage4.relu1", "stage4.conv2", "stage4.bn2", "stage4.relu2"
 
 @exercise("one_weight.1")
 def smaller_traces() -> Answers:
-    """Two networks differ in more than in what the mean loses on them."""
-    return Answers(
-        "no",
-        {
-            "the networks differ in everything else as well, in depth, cells and training; to price the "
-            "mean, change it and nothing else": "yes",
-        },
-    )
+    """Two networks differ in more than in what averaging costs them."""
+    slips = {
+        "the networks also differ in depth, resolution and training; to measure the cost of averaging, "
+        "change only that": "yes",
+    }
+    return Answers("no", slips)
 
 
 @exercise("one_weight.2", tolerance=1e-4)
 def share_over_area() -> Answers:
-    """Share inside, divided by the share of the picture that is masked; (N, H, W) twice → (N,)."""
+    """Share inside, divided by the masked share of the image; (N, H, W) twice → (N,)."""
     both, net = cat_and_cup(), network()
     maps = upsample(explain(net, both.image, both.labels, method="grad_cam").maps, both.masks.shape[1:])
     masks = torch.from_numpy(both.masks).float()
@@ -36,50 +32,48 @@ def share_over_area() -> Answers:
     def inside(maps: Tensor, masks: Tensor) -> Tensor:
         return (maps * masks).sum((1, 2)) / maps.sum((1, 2))
 
+    def odds(share: Tensor) -> Tensor:
+        return share / (1 - share)
+
+    slips = {
+        "this is the share inside; divide it by the masked share of the image": inside,
+        "divide by the masked share, not by the number of masked pixels": lambda maps, masks: (
+            inside(maps, masks) / masks.sum((1, 2))
+        ),
+        "this is the inverse": lambda maps, masks: masks.mean((1, 2)) / inside(maps, masks),
+        "this compares inside with outside; compare inside with the whole image": lambda maps, masks: (
+            odds(inside(maps, masks)) / odds(masks.mean((1, 2)))
+        ),
+        "this is one value for all images; each needs its own": lambda maps, masks: (
+            (maps * masks).sum() / maps.sum() / masks.mean()
+        ).expand(len(maps)),
+    }
     return Answers(
-        lambda maps, masks: inside(maps, masks) / masks.mean((1, 2)),
-        {
-            "that is the share inside; divide it by the share of the picture that is masked": inside,
-            "divide by the share of the picture, not by the number of masked pixels": lambda maps, masks: (
-                inside(maps, masks) / masks.sum((1, 2))
-            ),
-            "it is upside down": lambda maps, masks: masks.mean((1, 2)) / inside(maps, masks),
-            "that compares inside with outside; compare with the whole picture": lambda maps, masks: (
-                inside(maps, masks)
-                / (1 - inside(maps, masks))
-                * (1 - masks.mean((1, 2)))
-                / masks.mean((1, 2))
-            ),
-            "all pictures went into one sum; each has a value of its own": lambda maps, masks: (
-                (maps * masks).sum() / maps.sum() / masks.mean()
-            ).expand(len(maps)),
-        },
-        tried_on=(maps, masks),
+        lambda maps, masks: inside(maps, masks) / masks.mean((1, 2)), slips, tried_on=(maps, masks)
     )
 
 
 @exercise("one_weight.3")
 def what_survives() -> Answers:
-    """Σ_k |Σ_ij C_k(i, j)| / Σ_k Σ_ij |C_k(i, j)|: what cancelling within channels leaves."""
+    """Σ_k |Σ_ij C_k(i, j)| / Σ_k Σ_ij |C_k(i, j)|: what cancellation within channels leaves."""
     _, C = captured()
-    kept, whole = C.sum((2, 3)).abs(), C.abs().sum((2, 3))
-    return Answers(
-        kept.sum() / whole.sum(),
-        {
-            "the size was taken before the sum over the cells, where nothing cancels yet": 1.0,
-            "that is what is lost; the question is what is left": 1 - kept.sum() / whole.sum(),
-            "channels cancelled against each other; add up each channel's cells, then take the size": (
-                C.sum().abs() / C.abs().sum()
-            ),
-            "the sum ran over the channels of each cell; Equation 3 averages over each channel's cells": (
-                C.sum(1).abs().sum() / C.abs().sum()
-            ),
-            "that is the mean of the channels' own ratios; add up over the channels before you divide": (
-                (kept / whole.clamp(min=1e-20)).mean()
-            ),
-            "that is the share of cells with a gradient at all": (C != 0).float().mean(),
-        },
-    )
+    remaining, whole = C.sum((2, 3)).abs(), C.abs().sum((2, 3))
+    right = remaining.sum() / whole.sum()
+    slips = {
+        "take the absolute value after the sum over the cells; before it, nothing cancels": 1.0,
+        "this is the share that is lost; give the share that remains": 1 - right,
+        "here channels cancel each other; sum the cells of each channel, then take the absolute value": (
+            C.sum().abs() / C.abs().sum()
+        ),
+        "this sums over the channels of each cell; Equation 3 averages over the cells of each channel": (
+            C.sum(1).abs().sum() / C.abs().sum()
+        ),
+        "this is the mean of the channels' ratios; sum over the channels before dividing": (
+            (remaining / whole.clamp(min=1e-20)).mean()
+        ),
+        "this is the share of cells with a gradient other than zero": (C != 0).float().mean(),
+    }
+    return Answers(right, slips)
 
 
 @exercise("one_weight.4")
@@ -93,17 +87,12 @@ def flat_gradients() -> Answers:
         for name, C in gradients.items()
         if float(C.std((2, 3), correction=0).max()) < 1e-5 * float(C.abs().max())
     }
-    return Answers(
-        flat,
-        {
-            "stage4.relu2 is the block's last module: its output is the output of stage4": {"stage4"},
-            "after stage4.bn2 the shortcut is added and a rectifier follows: where it is closed, "
-            "the gradient is zero": flat | {"stage4.bn2"},
-            "a convolution follows stage3 before the pooling, and rectifiers: the last map alone is next "
-            "to the pooling": flat | {"stage3"},
-            "that is everything in stage4; inside the block rectifiers and a convolution still follow": (
-                set(PLACES) - {"stage3"}
-            ),
-            "the gradient is flat somewhere: look at what the pooling takes in": set(),
-        },
-    )
+    slips = {
+        "stage4.relu2 is the block's last module, so its output is the output of stage4": {"stage4"},
+        "after stage4.bn2 come the shortcut and a rectifier, with zero gradients": flat | {"stage4.bn2"},
+        "a convolution and rectifiers follow stage3 before the pooling; only the last map is next to it": flat
+        | {"stage3"},
+        "inside the block of stage4, other layers follow before the pooling": set(PLACES) - {"stage3"},
+        "the gradient is flat at some layer: consider the input of the pooling": set(),
+    }
+    return Answers(flat, slips)

@@ -1,7 +1,5 @@
 """Answers to *Explain your own network*."""
 
-from __future__ import annotations
-
 import copy
 
 import torch
@@ -14,8 +12,8 @@ from gmcam.lab.exercises.checking import Answers, exercise
 from gmcam.lab.exercises.common import cat_and_cup, network
 
 
-class _Own(nn.Module):
-    """The chapter's network: one rectifier that runs twice."""
+class _TwoConvolutions(nn.Module):
+    """The chapter's network, whose only rectifier is called twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,117 +30,96 @@ class _Own(nn.Module):
 
 @exercise("own_network.1")
 def layers_with_a_map() -> Answers:
-    """The modules that run once and give more than one cell."""
-    usable = set(Network(_Own(), input_shape=(3, 128, 128)).found.shapes)
-    return Answers(
-        usable,
-        {
-            "relu runs twice in a forward pass, so it has no single map": usable | {"relu"},
-            "pool leaves one cell, and a map of one cell is flat": usable | {"pool"},
-            "relu runs twice and pool leaves one cell; neither has a map to show": usable | {"relu", "pool"},
-            "fc gives a vector, which has no cells": usable | {"fc"},
-            "conv1 gives a map too, an earlier and finer one": {"conv2"},
-            "relu runs twice; conv1 and conv2, which run once, are the ones": {"relu"},
-        },
-    )
+    """The modules that are called once and output more than one cell."""
+    usable = set(Network(_TwoConvolutions(), input_shape=(3, 128, 128)).map_shapes)
+    slips = {
+        "relu is called twice in a forward pass, so its map is ambiguous": usable | {"relu"},
+        "pool outputs one cell, and a map of one cell is flat": usable | {"pool"},
+        "relu is called twice and pool outputs one cell; neither has a usable map": usable | {"relu", "pool"},
+        "fc outputs a vector, which has no cells": usable | {"fc"},
+        "conv1 has a map too, an earlier and finer one": {"conv2"},
+        "relu is called twice; conv1 and conv2 are called once": {"relu"},
+    }
+    return Answers(usable, slips)
 
 
 @exercise("own_network.2", tolerance=1e-4)
 def difference_behind_a_softmax() -> Answers:
-    """log p_cat − log p_cup = Y_cat − Y_cup: the sum in the softmax is the same for both."""
-    net = network("collage-resnet")
-    pictures = [cat_and_cup().image, scene("cat", seed=5).image, scene("cup", seed=5).image]
+    """log p_cat − log p_cup = Y_cat − Y_cup, because the softmax divides both by the same sum."""
+    images = [cat_and_cup().image, scene("cat", seed=5).image, scene("cup", seed=5).image]
+    slips = {
+        "a difference of probabilities depends on all classes and saturates; take logarithms": (
+            lambda p: p[:, 0] - p[:, 1]
+        ),
+        "this is exp(Y_cat − Y_cup), which scales the raw map by that number": (lambda p: p[:, 0] / p[:, 1]),
+        "log p_cat depends on all classes, not on the cup alone; subtract log p_cup": lambda p: p[:, 0].log(),
+        "this is cup − cat": lambda p: p[:, 1].log() - p[:, 0].log(),
+        "this compares the cat with all other classes; subtract log p_cup": lambda p: p[:, 0].logit(),
+        "return one number per image: keep the batch axis": lambda p: (p[:, 0].log() - p[:, 1].log()).sum(),
+    }
     return Answers(
         lambda p: p[:, 0].log() - p[:, 1].log(),
-        {
-            "the slope of a probability holds all rivals and shrinks with confidence; take logarithms": (
-                lambda p: p[:, 0] - p[:, 1]
-            ),
-            "this is exp(Y_cat − Y_cup): its raw map is the wanted one times that number": (
-                lambda p: p[:, 0] / p[:, 1]
-            ),
-            "log p_cat has all rivals in it, not the cup alone; subtract log p_cup": lambda p: p[:, 0].log(),
-            "this is cup − cat": lambda p: p[:, 1].log() - p[:, 0].log(),
-            "this is the cat against all others together; subtract log p_cup": lambda p: p[:, 0].logit(),
-            "the target gives one number per picture; keep the batch axis": (
-                lambda p: (p[:, 0].log() - p[:, 1].log()).sum()
-            ),
-        },
-        tried_on=(net.probabilities(pictures),),
+        slips,
+        tried_on=(network("collage-resnet").probabilities(images),),
     )
 
 
 @exercise("own_network.3", tolerance=1e-3)
 def cosine_cancels() -> Answers:
-    """The cosine does not change with the length of e, so the signed map adds up to zero."""
+    """The cosine does not depend on the length of e, so the signed map adds up to zero."""
     net = network("collage-resnet")
     backbone = copy.deepcopy(net.module)
     backbone.fc = nn.Identity()
     with torch.no_grad():
         reference = backbone(net.prepare(scene("cat", seed=5).image))
-    found = capture(
-        backbone,
-        net.prepare(cat_and_cup().image),
-        lambda e: torch.cosine_similarity(e, reference),
-        ["stage4"],
-    )
-    M, C = found.maps["stage4"], found.gradients["stage4"]
-    signed = equations.class_map(M, equations.channel_weights(C))
-    above, below = signed > 0, signed < 0
-    return Answers(
-        signed[above].sum() / -signed[below].sum(),
-        {
-            "that is how many cells are above zero for each one below; add up their values": above.sum()
-            / below.sum(),
-            "that is the ratio of the means; the sums are asked for": signed[above].mean()
-            / -signed[below].mean(),
-            "that is the largest value over the smallest; add up all": signed.max() / -signed.min(),
-            "leave the sign of the second sum away": signed[above].sum() / signed[below].sum(),
-            "that is the sum of both parts; divide the one by the other": signed.double().sum().round(),
-            "that is the similarity itself": found.scores[0],
-        },
-    )
+
+    def similarity(e: Tensor) -> Tensor:
+        return torch.cosine_similarity(e, reference)
+
+    result = capture(backbone, net.prepare(cat_and_cup().image), similarity, "stage4")
+    signed = equations.class_map(result.maps["stage4"], equations.channel_weights(result.gradients["stage4"]))
+    above, below = signed[signed > 0], signed[signed < 0]
+    slips = {
+        "this is the ratio of the numbers of cells; add up their values": len(above) / len(below),
+        "this is the ratio of the means; use the sums": above.mean() / -below.mean(),
+        "this is the ratio of the largest and the smallest value; add up all": above.max() / -below.min(),
+        "drop the sign of the second sum": above.sum() / below.sum(),
+        "this is the sum of both parts; divide the first by the second": signed.double().sum().round(),
+        "this is the similarity": result.scores[0],
+    }
+    return Answers(above.sum() / -below.sum(), slips)
 
 
 @exercise("own_network.4", tolerance=1e-3)
 def region_alone() -> Answers:
-    """The share of the cells that the region has: a 1 × 1 convolution does not mix cells."""
+    """The share of cells in the region: a 1 × 1 convolution does not mix cells."""
     masks = torch.from_numpy(scene("cat", "cat", seed=5).masks)
     cells = masks[:, 8::16, 8::16]
     region = cells[0].float().mean()
-    return Answers(
-        region,
-        {
-            "only where pooling follows has every cell a gradient; here the region alone has": 1.0,
-            "that is the region of both cats; the target asks about one": cells.any(0).float().mean(),
-            "that is the other cat's region": cells[1].float().mean(),
-            "that is the number of cells; divide by all": cells[0].sum(),
-            "that is the rest of the picture, where the gradient is zero": 1 - region,
-        },
-    )
+    slips = {
+        "every cell has a gradient only if pooling follows; here only the region does": 1.0,
+        "this is the region of both cats; the target uses one": cells.any(0).float().mean(),
+        "this is the other cat's region": cells[1].float().mean(),
+        "this is the number of cells; divide by all cells": cells[0].sum(),
+        "this is the rest of the image, where the gradient is zero": 1 - region,
+    }
+    return Answers(region, slips)
 
 
 @exercise("own_network.5", tolerance=1e-4)
 def rows_of_patches() -> Answers:
     """(N, 1 + 4·6 + 2, K) → (N, K, 4, 6)."""
     tokens = torch.arange(2 * 27 * 5, dtype=torch.float32).reshape(2, 27, 5)
-    return Answers(
-        lambda t: t[:, 1:-2].transpose(1, 2).reshape(len(t), -1, 4, 6),
-        {
-            "without a transpose, channels and places are mixed": lambda t: t[:, 1:-2].reshape(
-                len(t), -1, 4, 6
-            ),
-            "the class token comes first; you kept it and lost the last patch": (
-                lambda t: t[:, :-3].transpose(1, 2).reshape(len(t), -1, 4, 6)
-            ),
-            "the registers stand at the end; you took them for patches": (
-                lambda t: t[:, 3:].transpose(1, 2).reshape(len(t), -1, 4, 6)
-            ),
-            "rows and columns are swapped": lambda t: t[:, 1:-2].transpose(1, 2).reshape(len(t), -1, 6, 4),
-            "the channels belong on the second axis": lambda t: t[:, 1:-2].reshape(len(t), 4, 6, -1),
-            "the columns run down: the patches come row by row": (
-                lambda t: t[:, 1:-2].transpose(1, 2).reshape(len(t), -1, 6, 4).transpose(2, 3)
-            ),
-        },
-        tried_on=(tokens,),
-    )
+
+    def maps(patches: Tensor, height: int = 4, width: int = 6) -> Tensor:
+        return patches.transpose(1, 2).reshape(len(patches), -1, height, width)
+
+    slips = {
+        "without a transpose, channels and positions mix": lambda t: t[:, 1:-2].reshape(len(t), -1, 4, 6),
+        "the class token comes first; this keeps it and drops the last patch": lambda t: maps(t[:, :-3]),
+        "the registers come last; this takes them for patches": lambda t: maps(t[:, 3:]),
+        "rows and columns are swapped": lambda t: maps(t[:, 1:-2], 6, 4),
+        "the channels belong on the second axis": lambda t: t[:, 1:-2].reshape(len(t), 4, 6, -1),
+        "the patches come row by row, not column by column": lambda t: maps(t[:, 1:-2], 6, 4).transpose(2, 3),
+    }
+    return Answers(lambda t: maps(t[:, 1:-2]), slips, tried_on=(tokens,))

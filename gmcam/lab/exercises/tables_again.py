@@ -1,22 +1,26 @@
 """Answers to *The article's tables, measured again*."""
 
+from __future__ import annotations
+
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from gmcam.evaluate import Choices, Run, differences, evaluate, status, summary
 from gmcam.lab import collage
 from gmcam.lab.exercises.checking import Answers, exercise
 from gmcam.lab.exercises.common import network
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @cache
 def _voc() -> Run:
-    """The run on VOC that lies beside the chapter."""
-    places = (Path("runs"), Path(__file__).parents[3] / "book" / "runs")
-    return Run.open(next((place for place in places if place.exists()), places[1]) / "voc-squeezenet1_0")
+    """The run on VOC that is stored next to the chapter."""
+    folders = (Path("runs"), Path(__file__).parents[3] / "book" / "runs")
+    return Run.open(next((folder for folder in folders if folder.exists()), folders[1]) / "voc-squeezenet1_0")
 
 
 @exercise("tables_again.1", tolerance=0.01)
@@ -24,105 +28,84 @@ def both_bounds() -> Answers:
     """f(D) ≤ mean IoU ≤ D, with f(D) = D / (2 − D), for a mean Dice D of one half."""
     D = 0.5
     least = D / (2 - D)
-    return Answers(
-        [least, D],
-        {
-            "the lower end first": [D, least],
-            "IoU is at most Dice in every picture, so its mean is at most the mean Dice": [least, 1],
-            "the lower bound is Jensen's: f(D), not 0": [0, D],
-            "there is more than one possible mean: f(D) is reached only where all pictures have one Dice": (
-                [least, least]
-            ),
-            "that is the way back, Dice from IoU: 2 I / (1 + I)": [D, 2 * D / (1 + D)],
-        },
-    )
+    slips = {
+        "give the lower bound first": [D, least],
+        "IoU is at most Dice for every image, so its mean is at most the mean Dice": [least, 1],
+        "the lower bound is Jensen's f(D), not 0": [0, D],
+        "the mean is not determined: it is f(D) only if all images have the same Dice": [least, least],
+        "this converts IoU to Dice, 2 I / (1 + I); convert Dice to IoU": [D, 2 * D / (1 + D)],
+    }
+    return Answers([least, D], slips)
 
 
 @exercise("tables_again.2")
 def what_a_square_keeps() -> Answers:
-    """The metrics that cannot differ between a map and its square, without smoothing."""
-    asked = ["dice", "iou", "inside", "trace", "pointing", "insertion", "deletion"]
-    chosen = Choices(("grad_cam", "gmcam"), sigma=0, pixels=4096, batch=2)
+    """The metrics that are equal for a map and its square, without smoothing."""
+    metrics = ["dice", "iou", "inside", "trace", "pointing", "insertion", "deletion"]
+    choices = Choices(("grad_cam", "gmcam"), sigma=0, pixels=4096, batch=2)
     with TemporaryDirectory() as folder:
-        run = evaluate(network("collage-resnet"), collage(4), chosen, Path(folder, "run"))
-        rows = pd.concat([block.to_pandas() for block in run.blocks()])
-    wide = rows.pivot(index=["picture", "label"], columns="method", values=asked)
+        rows = evaluate(network("collage-resnet"), collage(4), choices, Path(folder, "run")).records()
+    wide = rows.pivot(index=["image", "label"], columns="method", values=metrics)
     gap = (wide.xs("gmcam", axis=1, level=1) - wide.xs("grad_cam", axis=1, level=1)).abs().max()
     same = set(gap.index[gap < 1e-6])
-    return Answers(
-        same,
-        {
-            "the cells keep their order, the pixels between them do not: up-sampling acts on the squares": (
-                same | {"insertion", "deletion"}
-            ),
-            "Dice and IoU cut at half the maximum, and squaring moves what lies above it": (
-                same | {"dice", "iou"}
-            ),
-            "squaring gives the bright pixels more of the whole, so the shares move": (
-                same | {"inside", "trace"}
-            ),
-            "every metric that uses more than the place of the maximum moves": set(asked),
-            "the maximum stays in its cell, so one metric is the same": set(),
-        },
-    )
+    slips = {
+        "squaring preserves the order of cells, but not of the pixels interpolated between them": (
+            same | {"insertion", "deletion"}
+        ),
+        "fewer pixels reach half the maximum of a square, so areas shrink": same | {"dice", "iou"},
+        "squaring increases the bright pixels' share, so the shares change": same | {"inside", "trace"},
+        "every metric that uses more than the position of the maximum changes": set(metrics),
+        "the maximum stays in its cell, so one metric is the same": set(),
+    }
+    return Answers(same, slips)
 
 
 @exercise("tables_again.3", tolerance=0.03)
-def enough_pictures() -> Answers:
-    """Pictures for a half interval of two hundredths: n (half / 0.02)²."""
+def enough_images() -> Answers:
+    """The number of images for half an interval of 0.02: n (half / 0.02)²."""
     run = _voc()
-    pictures = status(run)["measured"]
+    images = status(run)["measured"]
 
     def half(frame: pd.DataFrame) -> float:
         row = frame.query("method == 'gmcam' and metric == 'pointing'").iloc[0]
         return float(row["high"] - row["low"]) / 2
 
-    paired = half(differences(run, "grad_cam")) / 0.02
-    return Answers(
-        pictures * paired**2,
-        {
-            "the interval narrows with the square root: half of it takes four times the pictures": (
-                pictures * paired
-            ),
-            "that is the whole interval; the difference must be larger than its half": (
-                pictures * (2 * paired) ** 2
-            ),
-            "that is GMCAM's own interval; take that of the difference, from `differences`": (
-                pictures * (half(summary(run)) / 0.02) ** 2
-            ),
-            "that is how many times as many it takes; multiply by those there are": paired**2,
-        },
-    )
+    ratio = half(differences(run, "grad_cam")) / 0.02
+    slips = {
+        "the interval narrows with the square root: half of it needs four times the images": (images * ratio),
+        "this uses the whole interval; the difference must exceed half of it": images * (2 * ratio) ** 2,
+        "this uses GMCAM's interval; use that of the difference, from `differences`": (
+            images * (half(summary(run)) / 0.02) ** 2
+        ),
+        "this is the factor; multiply it by the number of images": ratio**2,
+    }
+    return Answers(images * ratio**2, slips)
 
 
 @exercise("tables_again.4")
 def class_mean() -> Answers:
     """VOC's pointing game for GMCAM as the mean of the classes' means."""
-    rows = pd.concat([block.to_pandas() for block in _voc().blocks()]).query("method == 'gmcam'")
+    rows = _voc().records().query("method == 'gmcam'")
 
     def mean(by: str) -> float:
         return float(rows.groupby(by)["pointing"].mean().mean())
 
-    return Answers(
-        mean("label"),
-        {
-            "that is the micro mean, over all pairs": float(rows["pointing"].mean()),
-            "that is a mean over pictures; group by class": mean("picture"),
-        },
-    )
+    slips = {
+        "this is the micro mean, over all pairs": float(rows["pointing"].mean()),
+        "this is a mean over images; group by class": mean("image"),
+    }
+    return Answers(mean("label"), slips)
 
 
 @exercise("tables_again.5")
 def by_chance() -> Answers:
-    """One in twenty of 9 × 11 intervals leaves zero out where there is no difference."""
+    """Without any difference, one in twenty of 9 × 11 intervals excludes zero."""
     marks = 9 * 11
-    return Answers(
-        0.05 * marks,
-        {
-            "that is one side; a mark is ▲ or ▼": 0.025 * marks,
-            "that is for a single comparison; there are 9 × 11": 0.05,
-            "that is for a single metric; there are 11": 0.05 * 9,
-            "that is for a single method; there are 9": 0.05 * 11,
-            "those are the intervals that hold zero": 0.95 * marks,
-        },
-    )
+    slips = {
+        "this counts one side; a mark is ▲ or ▼": 0.025 * marks,
+        "this is for a single comparison; there are 9 × 11": 0.05,
+        "this is for a single metric; there are 11": 0.05 * 9,
+        "this is for a single method; there are 9": 0.05 * 11,
+        "this counts the intervals that include zero": 0.95 * marks,
+    }
+    return Answers(0.05 * marks, slips)
