@@ -4,32 +4,33 @@ BIN := .venv/bin
 
 .PHONY: book test binder fuzz coverage mutants bench lint archive student instructor slides screenshots links audit clean
 
-# All of it: a page depends on the module and on the packages too, which Sphinx does not know of.
+# --all: pages depend on the module and its packages too, and Sphinx does not track these.
 book: .venv/book.done
 	$(BIN)/jupyter-book build . --all -W -n --keep-going
 	touch _build/book.done
 
-# For what is made of the built book: build it again if something has changed.
+# For targets that need the built book: build it again if a source has changed.
 _build/book.done: $(shell find book gmcam _config.yml _toc.yml requirements.txt -type f -not -name '*.pyc')
 	$(MAKE) book
 
 test: .venv/test.done lint
 	$(BIN)/python -m pytest
 
-# Every notebook, in an environment made from Binder's files and with its memory.
+# Run every notebook in an environment built from Binder's files, with Binder's memory.
 binder: .venv/test.done
 	$(BIN)/python -m pytest binder
 
-# Networks, maps and damaged files at random, ten thousand for each test.
+# Random networks, maps and damaged files, ten thousand cases a test.
 fuzz: .venv/test.done
 	$(BIN)/python -m pytest -m fuzz --hypothesis-profile=nightly
 
-# Lines and branches of gmcam that the tests run; takes a third longer than they do without.
+# The lines and branches of gmcam that the tests reach; takes a third longer than the tests alone.
 coverage: .venv/test.done
 	$(BIN)/python -m pytest -m "not book" --cov
 
-# Small changes to what everything rests on, one at a time: does a test notice? See tests/survivors.md.
-# One thread: each change runs in a fork, where OpenMP's other threads are gone and would be waited for.
+# Mutation testing: change the core one small edit at a time, and list the edits that no test detects.
+# tests/survivors.md explains the edits that survive.
+# One thread: each edit is tested in a fork, which lacks OpenMP's other threads and would wait for them.
 mutants: .venv/test.done
 	$(BIN)/python -m pip install --quiet mutmut==3.8.1
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run
@@ -40,7 +41,7 @@ lint: .venv/test.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Measures, and writes the tables that the book's page of benchmarks reads; DEVICE=cuda for a GPU.
+# Measure, and write the tables that the book's benchmark page reads; DEVICE=cuda for a GPU.
 DEVICE ?= cpu
 bench: .venv/test.done
 	$(BIN)/python benchmarks/methods.py --device $(DEVICE)
@@ -51,27 +52,27 @@ bench: .venv/test.done
 archive: .venv/book.done _build/book.done
 	$(BIN)/python -c "import shutil; shutil.make_archive('_build/gmcam-book', 'zip', '_build', 'html')"
 
-# The notebooks for a class: without solutions, and with them and the slips to watch for.
+# The notebooks for a class: without solutions, and with solutions and the mistakes to watch for.
 student instructor: .venv/book.done
 	rm -rf _build/$@
 	$(BIN)/python book/_tools/editions.py $@ _build/$@
 
-# Lecture slides from the executed notebooks, a deck a chapter: open _build/slides/index.html.
+# Lecture slides from the executed notebooks, one deck per chapter: open _build/slides/index.html.
 slides: .venv/book.done _build/book.done
 	$(BIN)/python book/_tools/slides.py
 
-# The README's pictures, taken of the built book by Debian's Chromium.
+# The README's screenshots, taken of the built book with Debian's Chromium.
 screenshots: .venv/test.done _build/book.done
 	$(BIN)/python screenshots/take.py _build/html screenshots
 
 links: .venv/book.done
 	$(BIN)/jupyter-book build . --builder linkcheck
 
-# Has what is installed known vulnerabilities? Lists what its database does not tell.
+# Check the installed packages for known vulnerabilities; lists those that the database does not cover.
 audit: .venv/test.done
 	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
-# A finished installation leaves a file, so that it is done again only when its list changes.
+# A finished installation leaves a file, so make installs again only when the requirements change.
 .venv/book.done: requirements.txt pyproject.toml
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt

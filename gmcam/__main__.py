@@ -1,53 +1,48 @@
-"""The command line: ``python -m gmcam explain photo.jpg``, and what there is to name in it."""
-
-from __future__ import annotations
+"""The command line: ``python -m gmcam explain photo.jpg``, evaluation runs, and lists of valid names."""
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import gmcam
 from gmcam.files import written_whole
 
-TOP = 5
-# The article's nine and its own.
-ARTICLE = (
-    "grad_cam",
-    "grad_cam_pp",
-    "x_grad_cam",
-    "cameras",
-    "full_grad",
-    "smooth_full_grad",
-    "integrated_grad_cam",
-    "score_cam",
-    "relevance_cam",
-    "gmcam",
+# The nine methods that the article compares, and its own.
+ARTICLE = "grad_cam,grad_cam_pp,x_grad_cam,cameras,full_grad,smooth_full_grad,integrated_grad_cam"
+ARTICLE += ",score_cam,relevance_cam,gmcam"
+# Fields of gmcam.evaluate.Choices, which holds their defaults: name, type, placeholder, help.
+CHOICES: tuple[tuple[str, Callable[[str], Any], str, str], ...] = (
+    ("layer", str, "L", "see 'gmcam layers'; default: the last map"),
+    ("zone", str, "Z", "image times map (soft), or its salient area (hard)"),
+    ("threshold", float, "T", "share of the maximum that counts as salient"),
+    ("tolerance", float, "P", "of the pointing game, in pixels"),
+    ("sigma", float, "S", "smoothing, in cells of the layer"),
+    ("fit", str, "F", "squash the whole image, or crop its centre"),
+    ("steps", int, "N", "of the insertion and deletion curves"),
+    ("pixels", int, "P", "per step, instead of a number of steps; 0: no curves"),
+    ("mean", str, "M", "over all cases (micro), or of the classes' means (class)"),
+    ("batch", int, "B", "images at a time"),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. 0 when it worked; 2, and one sentence on stderr, when the input is at fault or memory
-    does not suffice; 130 when it was stopped from the keyboard."""
+    """Run one command: 0; 2, with a sentence on stderr, for bad input or lack of memory; 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], None] = options.command
     try:
-        command(options)
+        options.command(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe has seen enough; what is left goes nowhere
+    except BrokenPipeError:  # the reader of the pipe has closed it; discard what is still buffered
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("gmcam: stopped", file=sys.stderr)
         return 130
-    except (ValueError, OSError) as error:
-        print(f"gmcam: {error}", file=sys.stderr)
-        return 2
-    except (RuntimeError, MemoryError) as error:
-        from gmcam.chunks import is_out_of_memory
-
-        if not is_out_of_memory(error):
+    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not import_module("gmcam.chunks").is_out_of_memory(error):
             raise
         print(f"gmcam: {error}", file=sys.stderr)
         return 2
@@ -58,154 +53,93 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gmcam", description="Class activation maps, step by step.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    explain = commands.add_parser("explain", help="explain a picture and write the maps as PNG")
-    explain.set_defaults(command=_explain)
-    explain.add_argument("image", type=Path, metavar="IMAGE")
-    explain.add_argument("--network", default="collage-vgg", metavar="NAME")
-    explain.add_argument("--weights", default="DEFAULT", help="name in torchvision's weights enum")
-    explain.add_argument(
-        "--class",
-        dest="classes",
-        action="append",
-        default=[],
-        metavar="NAME_OR_INDEX",
-        help="may be given several times; the top class without it",
-    )
-    explain.add_argument("--layer", metavar="L", help="see 'gmcam layers'; the last map without it")
-    explain.add_argument("--method", default="gmcam", metavar="M", help="see 'gmcam methods'")
-    explain.add_argument("--out", type=Path, metavar="FILE.png", help="IMAGE-METHOD.png without it")
+    def command(run: Callable[[argparse.Namespace], None], text: str) -> Callable[..., Any]:
+        added = commands.add_parser(run.__name__.removeprefix("_"), help=text)
+        added.set_defaults(command=run)
+        return added.add_argument
 
-    _add_evaluate(commands)
+    def network(add: Callable[..., Any], flag: str = "--network") -> None:
+        add(flag, default="collage-vgg", metavar="NAME", help="see 'gmcam networks'")
+        add("--weights", default="DEFAULT", help="a name in torchvision's weights enum")
 
-    commands.add_parser("methods", help="list the methods").set_defaults(command=_methods)
-    commands.add_parser("networks", help="list the networks").set_defaults(command=_networks)
-
-    layers = commands.add_parser("layers", help="list the layers of a network that give maps")
-    layers.set_defaults(command=_layers)
-    layers.add_argument("network", metavar="NETWORK")
-    layers.add_argument("--weights", default="DEFAULT", help="name in torchvision's weights enum")
-
-    train = commands.add_parser("train", help="train an embedded network again")
-    train.set_defaults(command=_train)
-    train.add_argument("name", metavar="NAME")
-    train.add_argument("--out", type=Path, default=Path(), metavar="FOLDER")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--steps", type=int, help="batches; fewer for a quick trial")
+    add = command(_explain, "explain an image and write the maps as PNG")
+    add("image", type=Path, metavar="IMAGE")
+    network(add)
+    add("--class", dest="target", action="append", help="name or index; repeat for more; default: top class")
+    add("--layer", metavar="L", help="see 'gmcam layers'; default: the last map")
+    add("--method", default="gmcam", metavar="M", help="see 'gmcam methods'")
+    add("--out", type=Path, metavar="FILE.png", help="default: IMAGE-METHOD.png")
+    add = command(_evaluate, "measure methods on images with ground truth")
+    add("--dataset", required=True, metavar="NAME", help="voc, coco, imagenet, or registered like collage")
+    add("--root", type=Path, metavar="DIR", help="folder of the unpacked dataset; collage needs none")
+    add("--split", metavar="S", help="default: the validation split")
+    add("--limit", type=int, metavar="N", help="only the first N images")
+    network(add)
+    add("--methods", default=ARTICLE, metavar="A,B,C", help="default: the ten methods of the article")
+    add("--workers", type=int, default=0, metavar="W", help="processes that read images ahead")
+    add("--out", type=Path, required=True, metavar="RUN", help="folder; an unfinished run is continued")
+    for name, kind, letter, text in CHOICES:
+        add(f"--{name}", type=kind, default=argparse.SUPPRESS, metavar=letter, help=text)
+    command(_methods, "list the methods")
+    command(_networks, "list the networks")
+    network(command(_layers, "list the layers of a network that have maps"), "network")
     return parser
 
 
-def _add_evaluate(commands: Any) -> None:
-    add = commands.add_parser("evaluate", help="measure methods on pictures with ground truth")
-    add.set_defaults(command=_evaluate)
-    more = add.add_argument
-    more("--dataset", required=True, metavar="NAME", help="collage, voc, coco or imagenet")
-    more("--root", type=Path, metavar="DIR", help="where the dataset was unpacked; collage needs none")
-    more("--split", metavar="S", help="the validation split without it")
-    more("--limit", type=int, metavar="N", help="only the first N pictures")
-    more("--network", default="collage-vgg", metavar="NAME")
-    more("--weights", default="DEFAULT", help="name in torchvision's weights enum")
-    more("--methods", default=",".join(ARTICLE), metavar="A,B,C", help="the article's ten without it")
-    more("--readers", type=int, default=1, metavar="R", help="threads that decode pictures")
-    more("--out", type=Path, required=True, metavar="RUN", help="folder; an unfinished run is continued")
-
-    def choice(name: str, kind: Callable[[str], Any], letter: str, text: str) -> None:
-        # Without a default here: the one in Choices is the only one.
-        more(name, type=kind, metavar=letter, default=argparse.SUPPRESS, help=text)
-
-    choice("--layer", str, "L", "see 'gmcam layers'; the last map without it")
-    choice("--zone", str, "Z", "picture times map (soft), or its salient area (hard)")
-    choice("--threshold", float, "T", "share of the maximum that is salient")
-    choice("--tolerance", float, "P", "of the pointing game, in pixels")
-    choice("--sigma", float, "S", "smoothing, in cells of the layer")
-    choice("--fit", str, "F", "squash the whole picture, or crop its middle")
-    choice("--pixels", int, "P", "per insertion or deletion step; 0: no curves")
-    choice("--mean", str, "M", "over all cases (micro), or of the classes' (class)")
-    choice("--batch", int, "B", "pictures at a time")
-
-
 def _evaluate(options: argparse.Namespace) -> None:
-    import gmcam
-    from gmcam import datasets
-    from gmcam import evaluate as evaluation
     from gmcam.evaluate.processes import device, is_first
 
-    if options.readers < 1:
-        raise ValueError(f"at least one thread reads pictures, not {options.readers}")
-    known = {field.name for field in dataclasses.fields(evaluation.Choices)}
-    given = {name: value for name, value in vars(options).items() if name in known}
-    given["methods"] = tuple(name.strip() for name in options.methods.split(","))
-    choices = evaluation.Choices(**given)
-    dataset = datasets.open_dataset(options.dataset, options.root, options.split, options.limit)
+    if options.workers < 0:
+        raise ValueError(f"expected at least 0 workers, got {options.workers}: raise the number")
+    values = {name: getattr(options, name) for name, *_ in CHOICES if hasattr(options, name)}
+    choices = gmcam.evaluate.Choices(tuple(map(str.strip, options.methods.split(","))), **values)
+    dataset = gmcam.datasets.open_dataset(options.dataset, options.root, options.split, options.limit)
     network = gmcam.load(options.network, options.weights)
     network.module.to(device())
-    run = evaluation.evaluate(network, dataset, choices, options.out, readers=options.readers)
-    if not is_first():
-        return
-    evaluation.write_figures(run)
-    print(", ".join(f"{count} {name}" for name, count in evaluation.status(run).items()))
-    print(evaluation.table(evaluation.summary(run)).T.to_string())
-    print(f"wrote {run.folder}")
+    run = gmcam.evaluate.evaluate(network, dataset, choices, options.out, workers=options.workers)
+    if is_first():
+        gmcam.evaluate.write_figures(run)
+        print(", ".join(f"{count} {name}" for name, count in gmcam.evaluate.status(run).items()))
+        print(gmcam.evaluate.table(gmcam.evaluate.summary(run)).T.to_string())
+        print(f"wrote {run.folder}")
 
 
 def _explain(options: argparse.Namespace) -> None:
-    import gmcam
-
     out = options.out or Path(f"{options.image.stem}-{options.method}.png")
-    if not out.name:
-        raise ValueError(f"the output {out} has no name; call it {out}/FILE.png")
     if out.suffix.lower() != ".png":
-        raise ValueError(f"the output is a PNG picture; call it {out.with_suffix('.png')}, not {out}")
+        raise ValueError(f"expected an output file that ends in .png, got {out}: name one")
     with written_whole(out) as unfinished:
-        picture = gmcam.open_image(options.image)
-        network = gmcam.load(options.network, options.weights)
-        targets = [int(name) if name.isdecimal() else name for name in options.classes] or None
-        result = gmcam.explain(network, picture, targets, method=options.method, layer=options.layer)
-        assert result.probabilities is not None  # every network that load gives is a classifier
-        probabilities, indices = result.probabilities[0].topk(min(TOP, len(network.classes)))
+        image, network = gmcam.open_image(options.image), gmcam.load(options.network, options.weights)
+        target = [int(name) if name.isdecimal() else name for name in options.target or ()] or None
+        result = gmcam.explain(network, image, target, method=options.method, layer=options.layer)
+        probabilities, indices = network.probabilities(image)[0].topk(min(5, len(network.classes)))
         for probability, index in zip(probabilities.tolist(), indices.tolist(), strict=True):
             print(f"{probability:7.2%}  {network.class_name(index)}")
         for index in result.empty.nonzero().flatten().tolist():
-            print(f"the map for {result.label(index)} is empty: nothing at {result.layer} speaks for it")
-        gmcam.show(picture, result).savefig(unfinished, format="png", bbox_inches="tight")
+            print(f"the map for {result.label(index)} is empty: no cell of {result.layer} raises its score")
+        gmcam.show(image, result).savefig(unfinished, format="png", bbox_inches="tight")
     print(f"wrote {out}")
 
 
 def _methods(options: argparse.Namespace) -> None:
-    from gmcam import METHODS
-
-    for name, entry in METHODS.items():
+    for name, entry in gmcam.METHODS.items():
         print(f"{name}\n    {entry.title}, {entry.source}\n    {entry.summary}")
 
 
 def _networks(options: argparse.Namespace) -> None:
-    from gmcam.lab import EMBEDDED, load_card
     from gmcam.loading import torchvision_names, weights_on_disk
 
-    print("embedded, trained on collage scenes:")
-    for name in EMBEDDED:
-        card: dict[str, Any] = load_card(name)
-        print(f"  {name:20} {card['test_accuracy']:.1%} on the test split, {card['bytes'] / 1e6:.1f} MB")
-    print("torchvision's, trained on ImageNet (* for weights that are on this machine):")
-    for name in torchvision_names():
-        print(f"  {'*' if weights_on_disk(name) else ' '} {name}")
+    print("registered:", *sorted(entry_points(group="gmcam.networks").names), sep="\n    ")
+    print("torchvision's, trained on ImageNet (* if the weights are on this machine):")
+    print(*(f"  {'*' if weights_on_disk(name) else ' '} {name}" for name in torchvision_names()), sep="\n")
 
 
 def _layers(options: argparse.Namespace) -> None:
-    import gmcam
-
     network = gmcam.load(options.network, options.weights)
-    stages = {path: name for name, path in network.layers.items()}
-    default = network.layers[network.default_layer]
-    for path, (channels, height, width) in network.found.shapes.items():
-        note = " ".join([stages.get(path, ""), "(default)" * (path == default)]).strip()
-        print(f"{path:32} {channels:5} x {height:3} x {width:3}  {note}".rstrip())
-
-
-def _train(options: argparse.Namespace) -> None:
-    from gmcam.lab.train import train
-
-    card = train(options.name, options.out, options.seed, options.steps)
-    print(f"{card['name']}: {card['test_accuracy']:.1%} of the test split, {card['minutes']} minutes")
+    names = {path: name for name, path in network.layers.items()}
+    for path, shape in network.map_shapes.items():
+        note = f"{names.get(path, '')} {'(default)' * (path == network.layer_path())}".strip()
+        print(f"{path:32} {' x '.join(f'{size:4}' for size in shape)}  {note}".rstrip())
 
 
 if __name__ == "__main__":

@@ -63,11 +63,11 @@ def test_the_build_and_every_notebook_stay_within_their_time(built):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells how much memory a kernel held")
 def test_every_notebook_stays_within_its_memory(built):
     """With the libraries' pages, though the system may drop them: a build of torch for GPUs maps 400 MiB."""
-    held = re.findall(r"book/(\w+): held at most (\d+) MiB, (\d+) of them libraries", built.log)
-    assert len(held) == len(list((ROOT / "book").glob("*.ipynb")))
-    assert {name: peak for name, peak, _ in held if int(peak) > MEBIBYTES_PER_NOTEBOOK} == {}
+    peaks = re.findall(r"book/(\w+): held at most (\d+) MiB, (\d+) of them libraries", built.log)
+    assert len(peaks) == len(list((ROOT / "book").glob("*.ipynb")))
+    assert {name: peak for name, peak, _ in peaks if int(peak) > MEBIBYTES_PER_NOTEBOOK} == {}
     page = (built.html / "book" / "versions.html").read_text()
-    assert all(f">{peak}<" in page and f">{libraries}<" in page for _, peak, libraries in held)
+    assert all(f">{peak}<" in page and f">{libraries}<" in page for _, peak, libraries in peaks)
 
 
 def test_pages_are_light(built):
@@ -154,8 +154,8 @@ def test_pages_ask_nothing_from_outside_fit_and_are_accessible(built, served, br
             audit = tab.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
             grave = [v for v in audit["violations"] if v["impact"] in ("serious", "critical")]
             barred = [(v["id"], v["nodes"][0]["html"][:200]) for v in grave]
-            if found := [*tab.complaints, *broken, *wide, *barred]:
-                faults[page.name] = found
+            if faulty := [*tab.complaints, *broken, *wide, *barred]:
+                faults[page.name] = faulty
     assert faults == {}
 
 
@@ -215,9 +215,9 @@ def test_the_readmes_pictures_are_taken_of_the_book(built, browser, tmp_path):
     named = re.findall(r"!\[.{20,}\]\(screenshots/(.+)\)", (ROOT / "README.md").read_text())
     assert sorted(named) == sorted(path.name for path in tmp_path.iterdir()) and len(named) == 2
     for name in named:
-        with Image.open(tmp_path / name) as taken, Image.open(ROOT / "screenshots" / name) as there:
-            assert taken.size == there.size and taken.convert("L").getextrema()[1] > 200
-            assert len(taken.convert("RGB").getcolors(2**24)) > 5000  # there are maps in it
+        with Image.open(tmp_path / name) as taken, Image.open(ROOT / "screenshots" / name) as stored:
+            assert taken.size == stored.size and taken.convert("L").getextrema()[1] > 200
+            assert len(taken.convert("RGB").getcolors(2**24)) > 5000  # the maps
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
@@ -307,8 +307,8 @@ def test_slides_show_every_section_and_none_overflows(built, browser, tmp_path):
         missing = sections - shown - left_out(path.stem)
         with Tab(browser, path.as_uri(), viewport={"width": 1280, "height": 720}) as tab:
             tab.page.wait_for_selector("body[data-ready]")
-            if found := [*missing, *tab.page.evaluate(FAULTY_SLIDES), *tab.complaints]:
-                faults[path.stem] = found
+            if faulty := [*missing, *tab.page.evaluate(FAULTY_SLIDES), *tab.complaints]:
+                faults[path.stem] = faulty
     assert faults == {}
 
 

@@ -32,32 +32,32 @@ def code(notebook):
 
 @pytest.mark.parametrize("name", ["student", "instructor"])
 def test_every_notebook_is_in_it_valid_and_without_outputs(edition, name):
-    found = edition(name)
-    assert sorted(found) == sorted(path.stem for path in BOOK.glob("*.ipynb"))
-    for notebook in found.values():
+    notebooks = edition(name)
+    assert sorted(notebooks) == sorted(path.stem for path in BOOK.glob("*.ipynb"))
+    for notebook in notebooks.values():
         nbformat.validate(notebook)
         assert not any(cell.get("outputs") for cell in notebook.cells)
 
 
-@pytest.mark.parametrize("held", ["work.txt", ".git/config"])
-def test_a_folder_with_something_in_it_is_left_alone(held, tmp_path):
-    kept = tmp_path / held
-    kept.parent.mkdir(exist_ok=True)
-    kept.write_text("mine")
-    for folder in (tmp_path, kept):
-        with pytest.raises(ValueError, match="holds something already; name an empty folder or a new one"):
+@pytest.mark.parametrize("name", ["work.txt", ".git/config"])
+def test_a_folder_with_something_in_it_is_left_alone(name, tmp_path):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    for folder in (tmp_path, file):
+        with pytest.raises(ValueError, match="expected an empty folder"):
             write("student", folder)
-    assert kept.read_text() == "mine"
+    assert file.read_text() == "mine"
 
 
 def test_students_get_every_question_and_no_solution(edition):
-    asked = set()
+    questions = set()
     for notebook in edition("student").values():
         assert not any("hide-cell" in cell.metadata.get("tags", []) for cell in notebook.cells)
         calls = re.findall(r'^check\("([\w.]+)", (.*)\)$', code(notebook), re.MULTILINE)
         assert {answer for _, answer in calls} <= {"answer"}
-        asked |= {name for name, _ in calls}
-    assert asked == set(EXERCISES)
+        questions |= {name for name, _ in calls}
+    assert questions == set(EXERCISES)
 
 
 def test_instructors_get_every_solution_and_the_slips_to_watch_for(edition):
@@ -82,10 +82,10 @@ def test_the_files_that_notebooks_read_come_along(tmp_path):
 def test_a_students_notebook_runs_and_waits_for_answers(edition):
     notebook = edition("student")["grad_cam"]
     NotebookClient(notebook, timeout=120).execute()
-    said = str([cell.outputs for cell in notebook.cells if cell.cell_type == "code"])
-    assert said.count("No answer yet") == 4 and "Right." not in said
+    outputs = str([cell.outputs for cell in notebook.cells if cell.cell_type == "code"])
+    assert outputs.count("No answer yet") == 4 and "Right." not in outputs
 
 
 def test_another_edition_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no 'teacher' edition; there are student, instructor"):
+    with pytest.raises(ValueError, match="edition of student, instructor, got 'teacher'"):
         write("teacher", tmp_path)

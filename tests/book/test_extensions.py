@@ -53,15 +53,15 @@ def package(content):
 
 def test_the_files_asked_for_are_unpacked(registry, tmp_path):
     served.fetch(package(registry.value), tmp_path / "thing-1.0", "npm")
-    found = {path.name: path.read_bytes() for path in (tmp_path / "thing-1.0").iterdir()}
-    assert found == {"a.js": b"a", "b.woff2": b"b"}
+    contents = {path.name: path.read_bytes() for path in (tmp_path / "thing-1.0").iterdir()}
+    assert contents == {"a.js": b"a", "b.woff2": b"b"}
 
 
 def test_another_checksum_is_refused_and_nothing_is_left(registry, tmp_path):
-    wanted = package(registry.value)
+    pinned = package(registry.value)
     registry.value = archive({"package/dist/a.js": b"evil"})
     with pytest.raises(ValueError, match=r"thing 1.0 has the checksum .*, not the pinned one"):
-        served.fetch(wanted, tmp_path / "thing-1.0", "npm")
+        served.fetch(pinned, tmp_path / "thing-1.0", "npm")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -88,43 +88,43 @@ def config():
 
 @pytest.mark.parametrize("missing", ["npm", "registry"])
 def test_without_npm_or_its_registry_the_build_goes_on_and_says_so(registry, missing, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr(served.LOGGER, "info", lambda text, *more: said.append(text % more))
+    messages = []
+    monkeypatch.setattr(served.LOGGER, "info", lambda text, *more: messages.append(text % more))
     if missing == "npm":
         monkeypatch.setattr(served.shutil, "which", lambda *_, **__: None)
     else:
         registry.value = None
         monkeypatch.setattr(served, "npm", lambda: "npm")
-    found = config()
-    served.serve(SimpleNamespace(srcdir=tmp_path), found)
-    assert vars(found) == vars(config())
-    assert len(said) == 1 and said[0].startswith("Pages load widgets and MathJax from the internet: ")
-    assert missing == "registry" or "install Node.js" in said[0]
+    settings = config()
+    served.serve(SimpleNamespace(srcdir=tmp_path), settings)
+    assert vars(settings) == vars(config())
+    assert len(messages) == 1 and messages[0].startswith("Pages load widgets and MathJax from the internet: ")
+    assert missing == "registry" or "install Node.js" in messages[0]
 
 
 def test_pages_are_pointed_to_what_was_fetched(registry, tmp_path, monkeypatch):
     monkeypatch.setattr(served, "npm", lambda: "npm")
     monkeypatch.setattr(served, "fetch", lambda package, into, _npm: into.mkdir(parents=True))
-    found = config()
-    served.serve(SimpleNamespace(srcdir=tmp_path), found)
-    assert found.html_static_path == [str(tmp_path / "_build" / "served")]
-    assert found.mathjax_path == "mathjax-3.2.2/tex-mml-chtml.js"
-    assert list(found.nb_ipywidgets_js) == ["widgets_shim.js", "widgets-1.0.15/embed.js"]
+    settings = config()
+    served.serve(SimpleNamespace(srcdir=tmp_path), settings)
+    assert settings.html_static_path == [str(tmp_path / "_build" / "served")]
+    assert settings.mathjax_path == "mathjax-3.2.2/tex-mml-chtml.js"
+    assert list(settings.nb_ipywidgets_js) == ["widgets_shim.js", "widgets-1.0.15/embed.js"]
 
 
 def test_the_address_of_the_pages_follows_from_that_of_the_repository():
     assert shared_pages.pages_of("https://github.com/owner/name") == "https://owner.github.io/name/"
     assert shared_pages.pages_of("https://github.com/Me/me.github.io") == "https://Me.github.io/"
     theme = {"repository_url": "https://github.com/owner/name"}
-    found = SimpleNamespace(html_baseurl="", html_theme_options=theme, html_title="title")
-    shared_pages.tell_address(None, found)
-    assert found.ogp_site_url == "https://owner.github.io/name/"
-    found.html_baseurl = "https://book.example/"
-    shared_pages.tell_address(None, found)
-    assert found.ogp_site_url == "https://book.example/"
+    settings = SimpleNamespace(html_baseurl="", html_theme_options=theme, html_title="title")
+    shared_pages.tell_address(None, settings)
+    assert settings.ogp_site_url == "https://owner.github.io/name/"
+    settings.html_baseurl = "https://book.example/"
+    shared_pages.tell_address(None, settings)
+    assert settings.ogp_site_url == "https://book.example/"
 
 
 @pytest.mark.parametrize("address", ["https://gitlab.com/owner/name", "https://github.com/a/b/c", "name"])
 def test_a_repository_elsewhere_needs_the_address_of_its_pages(address):
-    with pytest.raises(ValueError, match=f"{address} is not on GitHub: set html.baseurl"):
+    with pytest.raises(ValueError, match=f"got {address}: set html.baseurl"):
         shared_pages.pages_of(address)

@@ -25,7 +25,7 @@ COLAB = """\
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install --quiet gmcam"""
+    %pip install --quiet 'gmcam[lab]'"""
 
 
 def cells(path: Path, kind: str) -> list:
@@ -90,30 +90,30 @@ def test_chapter_has_every_part(path):
 
 def exercises(path: Path) -> dict[str, list]:
     """The cells of each exercise, by its number."""
-    found: dict[str, list] = {}
+    by_number: dict[str, list] = {}
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.source.startswith("## Summary"):
             break
-        if asked := re.match(r"\*\*(\d+)\.\*\* ", cell.source):
-            found[asked[1]] = []
-        if found:
-            found[list(found)[-1]].append(cell)
-    return found
+        if question := re.match(r"\*\*(\d+)\.\*\* ", cell.source):
+            by_number[question[1]] = []
+        if by_number:
+            by_number[list(by_number)[-1]].append(cell)
+    return by_number
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter_has_three_to_five_exercises_with_a_check_and_a_hidden_solution(path):
-    found = exercises(path)
-    assert list(found) == [str(number) for number in range(1, len(found) + 1)]
-    assert 3 <= len(found) <= 5
+    by_number = exercises(path)
+    assert list(by_number) == [str(number) for number in range(1, len(by_number) + 1)]
+    assert 3 <= len(by_number) <= 5
     registered = [name for name in EXERCISES if name.split(".")[0] == path.stem]
-    assert sorted(registered) == [f"{path.stem}.{number}" for number in found]
-    for number, parts in found.items():
+    assert sorted(registered) == [f"{path.stem}.{number}" for number in by_number]
+    for number, parts in by_number.items():
         code = [cell for cell in parts if cell.cell_type == "code"]
-        asked = [cell for cell in code if re.search(r"^answer = \.\.\.", cell.source, re.MULTILINE)]
-        assert len(asked) == 1
-        assert asked[0].source.endswith(f'check("{path.stem}.{number}", answer)')
-        solution = code[code.index(asked[0]) + 1 :]
+        questions = [cell for cell in code if re.search(r"^answer = \.\.\.", cell.source, re.MULTILINE)]
+        assert len(questions) == 1
+        assert questions[0].source.endswith(f'check("{path.stem}.{number}", answer)')
+        solution = code[code.index(questions[0]) + 1 :]
         assert solution and all("hide-cell" in cell.metadata.get("tags", []) for cell in solution)
         assert re.search(rf'^check\("{path.stem}\.{number}", ', solution[-1].source, re.MULTILINE)
 

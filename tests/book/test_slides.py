@@ -48,7 +48,7 @@ def tagged(text, *tags):
 
 
 def test_a_deck_begins_with_title_and_objectives_and_ends_with_the_summary():
-    found = shown(
+    deck_slides = shown(
         new_markdown_cell(FIRST),
         new_markdown_cell(SECTION),
         new_markdown_cell("## Summary\n\n- Maps add."),
@@ -56,9 +56,9 @@ def test_a_deck_begins_with_title_and_objectives_and_ends_with_the_summary():
         new_markdown_cell("## References\n\n```{footbibliography}\n```"),
     )
     headings = ["Maps &amp; more", "Objectives", "Add <em>them</em> up", "Later", "Summary"]
-    assert [slide.heading for slide in found] == headings
-    assert found[1].body == "<ul>\n<li>You can add maps with Equation 1.</li>\n</ul>\n"
-    assert "Maps add." in found[-1].body
+    assert [slide.heading for slide in deck_slides] == headings
+    assert deck_slides[1].body == "<ul>\n<li>You can add maps with Equation 1.</li>\n</ul>\n"
+    assert "Maps add." in deck_slides[-1].body
 
 
 def test_a_section_shows_its_first_sentence_and_its_equation_and_escapes_the_rest():
@@ -85,36 +85,39 @@ def test_headings_stand_above_their_subsections_and_alone_without_prose():
 
 
 def test_a_figure_has_a_short_title_and_its_alternative_text_and_no_code():
-    found = shown(new_markdown_cell("## Maps"), figure())
-    assert [slide.kind for slide in found] == ["divider", "figure"]
-    assert (found[1].heading, found[1].above) == ("A beside M: both", "Maps")
-    assert found[1].body == '<img alt="The &quot;sum&quot; A" src="data:image/png;base64,QUJD">'
+    deck_slides = shown(new_markdown_cell("## Maps"), figure())
+    assert [slide.kind for slide in deck_slides] == ["divider", "figure"]
+    assert (deck_slides[1].heading, deck_slides[1].above) == ("A beside M: both", "Maps")
+    assert deck_slides[1].body == '<img alt="The &quot;sum&quot; A" src="data:image/png;base64,QUJD">'
 
 
 def test_exercises_are_asked_and_not_solved():
-    found = shown(
+    deck_slides = shown(
         new_markdown_cell("## Exercises"),
         new_markdown_cell("**3.** Which share? See {doc}`cam`."),
         new_code_cell('answer = ...\ncheck("maps.3", answer)'),
         figure("hide-cell"),
         new_code_cell('check("maps.3", 0.5)', metadata={"tags": ["hide-cell"]}),
     )
-    assert [(slide.heading, slide.body) for slide in found] == [
+    assert [(slide.heading, slide.body) for slide in deck_slides] == [
         ("Exercise 3", "<p>Which share? See CAM: the weights.</p>\n")
     ]
 
 
 def test_tags_leave_a_cell_out_or_show_all_of_it():
     table = "| a | b |\n|---|---|\n| 1 | $x$ |"
-    found = shown(
+    deck_slides = shown(
         tagged("## Gone\n\nNothing.", "no-slide"),
         figure("no-slide"),
         tagged(f"## All of it\n\nOne. Two. Three. Four.\n\n{table}", "slide"),
         tagged("Below the same heading.", "slide"),
     )
-    assert [slide.heading for slide in found] == ["All of it", "All of it"]
-    assert "Three. Four." in found[0].body and '<td><span class="math inline">\\(x\\)' in found[0].body
-    assert found[1].body == "<p>Below the same heading.</p>\n"
+    assert [slide.heading for slide in deck_slides] == ["All of it", "All of it"]
+    assert (
+        "Three. Four." in deck_slides[0].body
+        and '<td><span class="math inline">\\(x\\)' in deck_slides[0].body
+    )
+    assert deck_slides[1].body == "<p>Below the same heading.</p>\n"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_sentences_are_not_cut_in_numbers_formulas_emphasis_or_abbreviations():
 
 
 def test_without_executed_notebooks_it_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no executed feature_maps, .*: run `make book` first"):
+    with pytest.raises(FileNotFoundError, match=r"got none for feature_maps, .*: run `make book`"):
         slides.write(tmp_path, tmp_path / "slides")
 
 
@@ -151,10 +154,10 @@ def test_every_chapter_has_a_deck_that_shows_its_sections():
     titles = slides.shown_names(slides.BOOK)
     for path in sorted(slides.BOOK.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        found = deck(notebook, titles)
-        written = "".join(slide.heading + slide.above + slide.body for slide in found)
+        deck_slides = deck(notebook, titles)
+        written = "".join(slide.heading + slide.above + slide.body for slide in deck_slides)
         assert not re.search(r"\{(doc|ref|numref|footcite:.)\}|\*\*|<h\d|check\(", written), path.name
-        assert found[0].kind == "title" and found[0].heading
+        assert deck_slides[0].kind == "title" and deck_slides[0].heading
         # Exercises stand on slides, where a bare label would be shown as it is.
-        asked = [cell.source for cell in notebook.cells if re.match(r"\*\*\d+\.\*\*", cell.source)]
-        assert not re.search(r"\{ref\}`[^<`]*`", "".join(asked)), path.name
+        questions = [cell.source for cell in notebook.cells if re.match(r"\*\*\d+\.\*\*", cell.source)]
+        assert not re.search(r"\{ref\}`[^<`]*`", "".join(questions)), path.name

@@ -100,12 +100,12 @@ def matrix(name: str, text: str) -> torch.Tensor:
 
 
 def test_question_1_is_worked_out_rightly():
-    asked, solved = QUESTIONS[0].split("```{dropdown}")
-    M = torch.stack([matrix(f"M_{k} =", asked) for k in (1, 2)])[None]
-    C = torch.stack([matrix(f"C_{k} =", asked) for k in (1, 2)])[None]
+    question, solved = QUESTIONS[0].split("```{dropdown}")
+    M = torch.stack([matrix(f"M_{k} =", question) for k in (1, 2)])[None]
+    C = torch.stack([matrix(f"C_{k} =", question) for k in (1, 2)])[None]
     assert equations.channel_weights(C)[0].tolist() == [2, -1]
     assert r"= 2$" in solved and r"= -1$" in solved
-    for name, found in (
+    for name, value in (
         ("A =", equations.aggregated_map(M)),
         ("$2 M_1 - M_2 =", equations.class_map(M, equations.channel_weights(C))),
         ("so Grad-CAM is $", equations.grad_cam(M, C)),
@@ -113,18 +113,18 @@ def test_question_1_is_worked_out_rightly():
         ("so $GM =", equations.guidance_map(M, C)),
         (r"\text{Grad-CAM} =", equations.gmcam(M, C)),
     ):
-        assert torch.equal(matrix(name, solved), found[0]), name
+        assert torch.equal(matrix(name, solved), value[0]), name
 
 
 def test_question_3_is_worked_out_rightly():
-    asked, solved = QUESTIONS[2].split("```{dropdown}")
-    S = matrix(r"$S = \tfrac14", asked.replace(r"\tfrac14 \begin", r"\tfrac14\begin"))[None]
+    question, solved = QUESTIONS[2].split("```{dropdown}")
+    S = matrix(r"$S = \tfrac14", question.replace(r"\tfrac14 \begin", r"\tfrac14\begin"))[None]
     assert torch.equal(matrix(r"\tfrac1{16}", solved)[None], S**2)
     mask = torch.zeros(1, 2, 3, dtype=torch.bool)
     mask[..., 0] = True
     for heat, expected in ((S / 4, ("1/2", "1/3", "5/8")), (S**2 / 16, ("2/3", "1/2", "17/22"))):
-        found = [metric(heat.float(), mask).item() for metric in (dice, iou, share_inside)]
-        assert found == pytest.approx([float(Fraction(value)) for value in expected])
+        values = [metric(heat.float(), mask).item() for metric in (dice, iou, share_inside)]
+        assert values == pytest.approx([float(Fraction(value)) for value in expected])
         for value in expected:
             top, bottom = value.split("/")
             assert f"\\frac{top}{bottom}" in solved or f"\\frac{{{top}}}{{{bottom}}}" in solved
@@ -151,10 +151,12 @@ def test_the_cheat_sheets_code_runs():
     names = {}
     exec(blocks("python"), names)
     assert names["result"].maps.shape == (2, 128, 128)
-    listed = CHEAT_SHEET.split("`result`:")[1].split("\n")[0]
-    of_result, of_found = (re.findall(r"`\.(\w+)`", part) for part in listed.split("`found`:"))
-    assert of_result and all(hasattr(names["result"], name) for name in of_result)
-    assert of_found and all(hasattr(names["found"], name) for name in of_found)
+    line = re.search(r"^`result`: .*$", CHEAT_SHEET, re.MULTILINE)[0]
+    _, *parts = re.split(r"`(\w+)`: ", line)  # name, its attributes, name, …
+    assert len(parts) == 4
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        attributes = re.findall(r"`\.(\w+)`", text)
+        assert attributes and all(hasattr(names[name], attribute) for attribute in attributes), name
 
 
 def test_the_cheat_sheets_methods_and_commands_exist():
