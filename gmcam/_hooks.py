@@ -29,7 +29,8 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
     One thread at a time, others wait. Raises ``ValueError`` for a module created in inference mode, unless
     inference mode is on.
     """
-    parts, parameters = list(module.modules()), list(module.parameters())
+    parts = list(module.modules())
+    parameters = [p for part in parts for p in part._parameters.values() if p is not None]
     if not torch.is_inference_mode_enabled() and any(p.is_inference() for p in parameters):
         raise ValueError(
             "expected parameters that can carry gradients, got some created under torch.inference_mode: "
@@ -125,16 +126,17 @@ def hooked(module: nn.Module, hook: Callable[[Any, bool], Any]) -> Iterator[None
 def find_layer(module: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
     """Dotted path and module of ``layer``; ``ValueError`` with the nearest names if ``module`` lacks it."""
     refuse_scripted(module)
-    modules = {path: part for path, part in module.named_modules(remove_duplicate=False) if path}
+    paths = (entry for entry in module.named_modules(remove_duplicate=False) if entry[0])
     path, part = "", None
     if isinstance(layer, nn.Module):
-        path, part = next(((path, part) for path, part in modules.items() if part is layer), (path, part))
+        path, part = next((entry for entry in paths if entry[1] is layer), (path, part))
     elif isinstance(layer, str) and layer:
         with suppress(AttributeError):
             path, part = layer, module.get_submodule(layer)
     if part is None:
         given = type(layer).__name__ if isinstance(layer, nn.Module) else repr(layer)
-        near = difflib.get_close_matches(str(layer), modules, n=5, cutoff=0.4) or list(modules)[:5]
+        names = [path for path, _ in module.named_modules(remove_duplicate=False) if path]
+        near = difflib.get_close_matches(str(layer), names, n=5, cutoff=0.4) or names[:5]
         raise ValueError(f"expected a layer of the network, got {given}: the nearest are {', '.join(near)}")
     refuse_scripted(part)
     return path, part

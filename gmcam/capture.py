@@ -143,7 +143,8 @@ class Recording:
                 start = start.detach().requires_grad_(self.gradients)
             if self.with_input:
                 self.maps[INPUT], self._starts[INPUT] = start.detach().contiguous(), start
-            return output_of(self.module, start.clone())
+            # A layer may overwrite its input, which autograd allows for a copy of the leaf only.
+            return output_of(self.module, start.clone() if start.requires_grad else start)
 
         with self._network(), ExitStack() as stack:
             for name, layer in self.layers.items():

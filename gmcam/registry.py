@@ -135,6 +135,8 @@ def method(name: str, *, title: str, source: str, **fields: Any) -> Callable[[Co
 
 def find_method(name: str) -> Method:
     """The method of a name in any spelling ("GradCAM", "grad-cam++"); ``ValueError`` with close names."""
+    if isinstance(name, str) and name in METHODS:
+        return METHODS[name]
     plain = {_plain(registered): registered for registered in METHODS}
     if _plain(name) in plain:
         return METHODS[plain[_plain(name)]]
