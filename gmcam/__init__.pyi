@@ -4,6 +4,7 @@ from . import evaluate as evaluate
 from . import lab as lab
 from . import metrics as metrics
 from . import postprocess as postprocess
+from . import reshape as reshape
 from .capture import Capture as Capture
 from .capture import capture as capture
 from .explaining import Result as Result

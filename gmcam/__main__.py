@@ -1,5 +1,7 @@
 """The command line: ``python -m gmcam explain photo.jpg``, evaluation runs, and lists of valid names."""
 
+from __future__ import annotations
+
 import argparse
 import os
 import sys
@@ -28,6 +30,12 @@ CHOICES: tuple[tuple[str, Callable[[str], Any], str, str], ...] = (
     ("mean", str, "M", "over all cases (micro), or of the classes' means (class)"),
     ("batch", int, "B", "images at a time"),
 )
+# Of a network of one's own; the defaults are those of gmcam.Preprocessing.
+OWN = {
+    "size": "of the square input, in pixels; the shorter side is resized to it; default: 224",
+    "mean": "of each colour, to subtract, as 0.485,0.456,0.406; default: ImageNet's",
+    "std": "of each colour, to divide by, as 0.229,0.224,0.225; default: ImageNet's",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,9 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gmcam: stopped", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not import_module("gmcam.chunks").is_out_of_memory(error):
-            raise
+    except Exception as error:
+        expected = isinstance(error, ValueError | OSError | ImportError | MemoryError)
+        if not (expected or import_module("gmcam.chunks").is_out_of_memory(error)):
+            if not hasattr(options, "shape"):
+                raise
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            error = ValueError(f"expected a network for inputs {options.shape}, got {reason}: see --size")
         print(f"gmcam: {error}", file=sys.stderr)
         return 2
     return 0
@@ -58,9 +70,16 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=run)
         return added.add_argument
 
-    def network(add: Callable[..., Any], flag: str = "--network") -> None:
-        add(flag, default="collage-vgg", metavar="NAME", help="see 'gmcam networks'")
-        add("--weights", default="DEFAULT", help="a name in torchvision's weights enum")
+    def network(add: Callable[..., Any], flag: str = "--network", own: bool = True) -> None:
+        text = "see 'gmcam networks'; timm:NAME; FILE.py:FUNCTION, which returns the torch.nn.Module"
+        add(flag, default="collage-vgg", metavar="NAME", help=text)
+        add(
+            "--weights", default="DEFAULT", help="a .safetensors or .pt file, or a name in torchvision's enum"
+        )
+        add("--classes", type=Path, metavar="FILE", help="a text file, one name per line")
+        add("--output", metavar="O", help="meaning of the logits: softmax, sigmoid (several labels) or none")
+        for name, text in OWN.items() if own else ():
+            add(f"--{name}", help=text)
 
     add = command(_explain, "explain an image and write the maps as PNG")
     add("image", type=Path, metavar="IMAGE")
@@ -74,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--root", type=Path, metavar="DIR", help="folder of the unpacked dataset; collage needs none")
     add("--split", metavar="S", help="default: the validation split")
     add("--limit", type=int, metavar="N", help="only the first N images")
-    network(add)
+    network(add, own=False)
     add("--methods", default=ARTICLE, metavar="A,B,C", help="default: the ten methods of the article")
     add("--workers", type=int, default=0, metavar="W", help="processes that read images ahead")
     add("--out", type=Path, required=True, metavar="RUN", help="folder; an unfinished run is continued")
@@ -94,7 +113,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     values = {name: getattr(options, name) for name, *_ in CHOICES if hasattr(options, name)}
     choices = gmcam.evaluate.Choices(tuple(map(str.strip, options.methods.split(","))), **values)
     dataset = gmcam.datasets.open_dataset(options.dataset, options.root, options.split, options.limit)
-    network = gmcam.load(options.network, options.weights)
+    network = _network(options, own=False)
     network.module.to(device())
     run = gmcam.evaluate.evaluate(network, dataset, choices, options.out, workers=options.workers)
     if is_first():
@@ -109,16 +128,83 @@ def _explain(options: argparse.Namespace) -> None:
     if out.suffix.lower() != ".png":
         raise ValueError(f"expected an output file that ends in .png, got {out}: name one")
     with written_whole(out) as unfinished:
-        image, network = gmcam.open_image(options.image), gmcam.load(options.network, options.weights)
+        image, network = gmcam.open_image(options.image), _network(options)
         target = [int(name) if name.isdecimal() else name for name in options.target or ()] or None
         result = gmcam.explain(network, image, target, method=options.method, layer=options.layer)
-        probabilities, indices = network.probabilities(image)[0].topk(min(5, len(network.classes)))
-        for probability, index in zip(probabilities.tolist(), indices.tolist(), strict=True):
-            print(f"{probability:7.2%}  {network.class_name(index)}")
+        if network.output is None:
+            for index, score in enumerate(result.score.tolist()):
+                print(f"{score:9.3f}  {result.label(index)}")
+        else:
+            probabilities = network.probabilities(image)[0]
+            for index in probabilities.argsort(descending=True, stable=True)[:5].tolist():
+                print(f"{probabilities[index]:7.2%}  {network.class_name(index)}")
         for index in result.empty.nonzero().flatten().tolist():
             print(f"the map for {result.label(index)} is empty: no cell of {result.layer} raises its score")
         gmcam.show(image, result).savefig(unfinished, format="png", bbox_inches="tight")
-    print(f"wrote {out}")
+    where = f": layer {result.layer}, after {result.depth:.0%} of the layers with weights"
+    print(f"wrote {out}{where if result.depth else ''}")
+
+
+def _network(options: argparse.Namespace, own: bool = True) -> gmcam.Network:
+    """What --network, --weights, --classes and --output describe; ``own``: and --size, --mean and --std."""
+    from gmcam.loading import build, read_weights, untrained
+
+    path, _, function = options.network.rpartition(":")
+    is_own, has_file = path.endswith(".py") or function.endswith(".py"), "." in options.weights
+    classes = _class_names(options.classes) if options.classes else ()
+    if is_own:
+        network = gmcam.wrap(build(Path(path or function), function if path else ""))
+    elif has_file:
+        network = gmcam.wrap(untrained(options.network, classes), name=options.network)
+    else:
+        network = gmcam.load(options.network, options.weights)
+    if has_file:
+        read_weights(network.module, Path(options.weights))
+    network.classes = classes or network.classes
+    if options.output not in (None, "softmax", "sigmoid", "none"):
+        raise ValueError(f"expected --output softmax, sigmoid or none, got {options.output}: choose one")
+    if options.output:
+        network.output = None if options.output == "none" else options.output
+    changed = own and any(getattr(options, key) for key in OWN)
+    if changed or network.preprocess is None:
+        _prepare(network, {key: getattr(options, key) for key in OWN} if own else {})
+    if changed or is_own or has_file:  # then whatever the network raises is bad input
+        options.shape = network.input_shape
+    return network
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    try:
+        names = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
+    except UnicodeDecodeError:
+        names = ()
+    if not names:
+        raise ValueError(f"expected class names in {path}, one per line, got none: write them in UTF-8")
+    return names
+
+
+def _prepare(network: gmcam.Network, given: dict[str, str | None]) -> None:
+    """Change the network's preprocessing to what is given."""
+
+    def numbers(key: str, kind: type, count: int, least: float) -> Any:
+        try:
+            values = tuple(map(kind, (given[key] or "").split(",")))
+        except ValueError:
+            values = ()
+        if len(values) not in (1, count) or min(values) < least:
+            fault = f"expected --{key} as {'one number' if count == 1 else '1 or 3 numbers with commas'}"
+            raise ValueError(f"{fault}, got {given[key]}: see 'gmcam explain --help'")
+        return values * (count // len(values))
+
+    before, side = network.preprocess, network.input_shape[-1]
+    if not isinstance(before, gmcam.Preprocessing):
+        before = gmcam.Preprocessing(side, side)
+    crop = numbers("size", int, 1, 1)[0] if given.get("size") else before.crop
+    mean = numbers("mean", float, 3, 0) if given.get("mean") else before.mean
+    std = numbers("std", float, 3, 1e-9) if given.get("std") else before.std
+    resize, rest = round(before.resize * crop / before.crop), (before.interpolation, before.squash)
+    network.preprocess = gmcam.Preprocessing(resize, crop, mean, std, *rest)
+    network.input_shape = (3, crop, crop)
 
 
 def _methods(options: argparse.Namespace) -> None:
@@ -135,7 +221,7 @@ def _networks(options: argparse.Namespace) -> None:
 
 
 def _layers(options: argparse.Namespace) -> None:
-    network = gmcam.load(options.network, options.weights)
+    network = _network(options)
     names = {path: name for name, path in network.layers.items()}
     for path, shape in network.map_shapes.items():
         note = f"{names.get(path, '')} {'(default)' * (path == network.layer_path())}".strip()

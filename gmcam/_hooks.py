@@ -7,7 +7,6 @@ import difflib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from functools import partial
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from gmcam.chunks import is_out_of_memory
 
 _Output = TypeVar("_Output")
+Extra = tuple[Any, ...] | Mapping[str, Any]  # further inputs of a network, positional or by keyword
 COMPILED = "_orig_mod."  # torch.compile puts it before the names of all layers
 # One for all networks: they may share modules, and torch.compile and torch.fx switch the whole process.
 LOCK = RLock()
@@ -64,21 +64,34 @@ def without_gradients(module: nn.Module) -> Iterator[None]:
         yield
 
 
-def forward(module: nn.Module, inputs: Tensor) -> Tensor:
-    """The output for a copy of ``inputs``, or the first tensor in it; layout as ``in_fast_layout``."""
-    return in_fast_layout(partial(output_of, module), inputs)
+def forward(module: nn.Module, inputs: Tensor, extra: Extra = ()) -> Any:
+    """The network's output for a copy of ``inputs``; layout as ``in_fast_layout``."""
+    return in_fast_layout(lambda copied: call(module, copied, extra), inputs)
 
 
-def output_of(module: nn.Module, inputs: Tensor) -> Tensor:
-    """``module(inputs)``, or the first tensor in it."""
-    output = module(inputs)
-    tensor = first_tensor(output)
+def call(module: nn.Module, inputs: Tensor, extra: Extra = ()) -> Any:
+    """``module(inputs, *extra)``, or with ``extra`` as keyword arguments where it is a mapping."""
+    return module(inputs, **extra) if isinstance(extra, Mapping) else module(inputs, *extra)
+
+
+def output_of(module: nn.Module, inputs: Tensor, extra: Extra = ()) -> Tensor:
+    """The first tensor in the network's output."""
+    tensor = first_tensor(call(module, inputs, extra))
     if tensor is None:
-        raise ValueError(
-            f"expected an output with a tensor in it, got a {type(output).__name__}: wrap the network in a "
-            "module that returns the tensor to explain"
-        )
+        raise ValueError("expected an output with a tensor in it, got none: name a layer")
     return tensor
+
+
+def extra_at(extra: Extra, images: Tensor, count: int) -> Extra:
+    """Further inputs of the images at these indices: tensors with ``count`` rows are bound to the images."""
+
+    def pick(value: Any) -> Any:
+        per_image = isinstance(value, Tensor) and value.ndim and len(value) == count
+        return value[images.to(value.device)] if per_image else value
+
+    if isinstance(extra, Mapping):
+        return {name: pick(value) for name, value in extra.items()}
+    return tuple(pick(value) for value in extra)
 
 
 def in_fast_layout(run: Callable[[Tensor], _Output], inputs: Tensor) -> _Output:

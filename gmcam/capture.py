@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,22 +23,27 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional as F
 
 from gmcam._hooks import (
+    Extra,
+    call,
     find_layer,
     first_tensor,
     hooked,
     in_fast_layout,
     left_as_found,
-    output_of,
     replace_tensor,
     tensors_in,
 )
 from gmcam.chunks import is_out_of_memory
-from gmcam.outputs import Resolved, Target, scores_of
+from gmcam.outputs import Resolved, Target, logits_of, scores_of
 
 INPUT = "<input>"  # in place of a layer's name: the network's input
 UNUSED = (
     "the network does not use the layer, or drops gradients after it (no_grad, detach, integers); name a "
     "later layer, or a method without gradients such as score_cam or eigen_cam"
+)
+_SHAPE = (
+    "expected maps (N, K, h, w) with N = {} at layer {!r}, got {}: name a layer whose output has height and "
+    "width, or arrange it by reshape="
 )
 Layer = str | nn.Module
 
@@ -47,9 +52,9 @@ Layer = str | nn.Module
 class Capture:
     """The result of one pass, for ``T`` targets. Compares by identity.
 
-    ``logits`` (N, …): the network's output. ``scores`` (T,): what was differentiated. ``target``: (T,) class
-    indices, or the function that gave the scores. ``maps`` and ``gradients``: by layer, (T, K, h, w) each.
-    Tensors may be expanded views; clone before writing.
+    ``logits`` (N, …): the first tensor in the network's output. ``scores`` (T,): what was differentiated.
+    ``target``: (T,) class indices, or the function that gave the scores. ``maps`` and ``gradients``: by
+    layer, (T, K, h, w) each. Tensors may be expanded views; clone before writing.
     """
 
     logits: Tensor
@@ -68,21 +73,25 @@ def capture(
     gradients: bool = True,
     any_shape: bool = False,
     skip_idle: bool = False,
+    extra: Extra = (),
 ) -> Capture:
     """Feature maps ``M`` and gradient maps ``C = ∂Y/∂M`` at ``layer``, in one forward and one backward pass.
 
-    ``inputs``: (N, 3, H, W), or whatever the module takes. ``target``: a class index for all images; indices:
-    one per image, or for a single image any T of them, differentiated in one batched backward pass;
-    a function from the output to one scalar per image, (N,); or None for each image's top class. ``layer``: a
+    ``inputs``: (N, 3, H, W), or whatever the module takes first; ``extra``: its further inputs, a tuple or a
+    dict of keywords. ``target``: a class index for all images; indices: one per image, or for a single image
+    any T of them, differentiated in one batched backward pass; a function from the network's own output,
+    perhaps with the images' indices (N,) as second parameter, to one scalar per image, (N,); or None for each
+    image's top class. ``layer``: a
     dotted path, a module, ``INPUT`` for the network's input, or a list of these. ``gradients=False`` runs
     forward only. ``any_shape``: a layer may return any tensor (N, …), as a transformer block does.
     ``skip_idle``: leave out layers that do not run, and gradients of layers without influence.
 
     Images must not influence each other, as in a batch norm without running statistics: pass such images one
     at a time. The network runs in evaluation mode, eagerly where it was compiled, and is left as found: no
-    hook, no changed ``requires_grad``, ``.grad`` or training flag. Of a tuple or mapping (a network output or
-    a layer's) the first tensor is used. Where a module keeps its output in an attribute, gradients miss what
-    later reads it: request the layer that reads. Calls from several threads wait for each other.
+    hook, no changed ``requires_grad``, ``.grad`` or training flag. Of a tuple or mapping (a layer's output,
+    or the network's for a class) the first tensor is used. Where a module keeps its output in an attribute,
+    gradients miss what later reads it: request the layer that reads. Calls from several threads wait for each
+    other.
 
     Raises ``ValueError`` for a layer that does not exist, is not reached, runs more than once, has no height
     and width or no gradient; for a target that does not fit; for non-finite scores, maps or gradients.
@@ -92,11 +101,15 @@ def capture(
     >>> captured.maps["0"].shape, captured.gradients["0"].shape
     (torch.Size([2, 4, 6, 6]), torch.Size([2, 4, 6, 6]))
     """
-    return Recording(module, inputs, layer, gradients, any_shape, skip_idle).capture(target)
+    return Recording(module, inputs, layer, gradients, any_shape, skip_idle, extra).capture(target)
 
 
 class Recording:
-    """The forward pass of ``capture``, to be differentiated for one target after another."""
+    """The forward pass of ``capture``, to be differentiated for one target after another.
+
+    ``classes``: the number of class names, see ``logits_of``. ``arrange``: from a layer's output and its name
+    to maps (N, K, …), in place of ``any_shape``.
+    """
 
     def __init__(
         self,
@@ -106,12 +119,16 @@ class Recording:
         gradients: bool = True,
         any_shape: bool = False,
         skip_idle: bool = False,
+        extra: Extra = (),
+        classes: int = 0,
+        arrange: Callable[[Tensor, str], Tensor] | None = None,
     ) -> None:
         requested: list[Any] = list(layer) if isinstance(layer, list | tuple) else [layer]
         if not requested:
             raise ValueError("expected the name of a layer, got none: pass layer=, such as 'features.10'")
         self.module, self.inputs = module, inputs.detach()
         self.gradients, self.any_shape, self.skip_idle = gradients, any_shape, skip_idle
+        self.extra, self.classes, self.arrange = extra, classes, arrange
         self.with_input = INPUT in requested
         self.layers = dict(find_layer(module, each) for each in requested if each != INPUT)
         self.batched = True  # until a batched backward pass fails
@@ -133,10 +150,10 @@ class Recording:
                 raise ValueError(f"expected a layer of the forward pass, got {name!r}, which is not reached")
         self.maps = {name: self.maps[name] for name in in_order if name in self.maps}
 
-    def _run(self) -> Tensor:
-        """Run the network forward, filling ``maps``."""
+    def _run(self) -> Any:
+        """Run the network forward, filling ``maps``; its own output."""
 
-        def run(start: Tensor) -> Tensor:
+        def run(start: Tensor) -> Any:
             self.maps.clear()
             self._starts.clear()
             if self.with_input or (self._uncut and start.is_floating_point()):
@@ -144,7 +161,7 @@ class Recording:
             if self.with_input:
                 self.maps[INPUT], self._starts[INPUT] = start.detach().contiguous(), start
             # A layer may overwrite its input, which autograd allows for a copy of the leaf only.
-            return output_of(self.module, start.clone() if start.requires_grad else start)
+            return call(self.module, start.clone() if start.requires_grad else start, self.extra)
 
         with self._network(), ExitStack() as stack:
             for name, layer in self.layers.items():
@@ -160,15 +177,13 @@ class Recording:
         if name in self.maps:
             raise ValueError(
                 f"expected a layer that runs once in a pass, got {name!r}, which runs more than once: "
-                "name the block around it"
+                "name the block around it, or put an nn.Identity where the pass in question leaves it; a "
+                "second input that is not explained goes in as extra="
             )
         value, count = first_tensor(output), len(self.inputs)
-        if value is None or value.shape[:1] != (count,) or not (self.any_shape or value.ndim == 4):
-            shape = None if value is None else tuple(value.shape)
-            raise ValueError(
-                f"expected maps (N, K, h, w) with N = {count} at layer {name!r}, got {shape}: name a layer "
-                "whose output has height and width"
-            )
+        rows = self.arrange is not None or (value is not None and value.shape[:1] == (count,))
+        if value is None or not rows or not (self.arrange or self.any_shape or value.ndim == 4):
+            raise ValueError(_SHAPE.format(count, name, None if value is None else tuple(value.shape)))
         if value.requires_grad or not self.gradients:
             # Keep a copy of the values and the graph edge: an in-place module may follow.
             self.maps[name] = value.detach().clone(memory_format=torch.contiguous_format)
@@ -182,7 +197,8 @@ class Recording:
             self._related.add(name)
         with torch.enable_grad():  # the layer may run under the network's own no_grad
             shared = in_place or name in self._uncut  # others hold this tensor: write the leaf back into it
-            leaf = (value.clone() if shared else value).detach().contiguous().requires_grad_()
+            # A copy, because the network may keep this tensor, and overwrite it later.
+            leaf = value.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
             self.maps[name], self._starts[name] = leaf.detach(), leaf
             if shared:
                 value.copy_(leaf)
@@ -199,18 +215,30 @@ class Recording:
     def capture(self, target: Target, *, last: bool = True) -> Capture:
         """Equation 2 for ``target``. ``last``: the graph may be freed."""
         with self._network():
-            scores, resolved = scores_of(self.output, target, len(self.inputs))
+            scores, resolved = scores_of(self.output, target, len(self.inputs), self.classes)
             gradients = self._gradients(scores, resolved, last) if self.gradients else {}
-        named = {
-            "scores of the target": scores,
-            **{f"maps at layer {name!r}": m for name, m in self.maps.items()},
-        }
+        named = {"scores of the target": scores}
+        named |= {f"maps at layer {name!r}": value for name, value in self.maps.items()}
         named |= {f"gradients at layer {name!r}": value for name, value in gradients.items()}
         if not all_finite(*named.values()):
             first = next(what for what, value in named.items() if not all_finite(value))
             raise ValueError(f"expected finite {first}, got NaN or infinity: check the weights and the input")
-        maps = {name: value.expand(len(scores), *value.shape[1:]) for name, value in self.maps.items()}
-        return Capture(self.output.detach(), scores.detach(), resolved, maps, gradients)
+        maps = {name: self._arranged(name, value) for name, value in self.maps.items()}
+        maps = {name: value.expand(len(scores), *value.shape[1:]) for name, value in maps.items()}
+        logits = scores if first_tensor(self.output) is None else logits_of(self.output, self.classes)
+        return Capture(logits.detach(), scores.detach(), resolved, maps, gradients)
+
+    @property
+    def rearranged(self) -> bool:
+        """Whether a layer's output was not (N, K, …) as it came."""
+        return any(self._arranged(name, value) is not value for name, value in self.maps.items())
+
+    def _arranged(self, name: str, value: Tensor) -> Tensor:
+        """A layer's output, or its gradient, as maps of the N images."""
+        maps = value if self.arrange is None or name == INPUT else self.arrange(value, name)
+        if len(maps) != len(self.inputs):
+            raise ValueError(_SHAPE.format(len(self.inputs), name, tuple(maps.shape)))
+        return maps
 
     def _gradients(self, scores: Tensor, target: Resolved, last: bool) -> dict[str, Tensor]:
         """By layer, (T, K, h, w) each."""
@@ -222,27 +250,31 @@ class Recording:
         elif scores.requires_grad:
             assert isinstance(target, Tensor)  # a function returns one score per image
             values = self._gradients_of_classes(target, starts)
-        gradients = {}
+        gradients, several = {}, len(scores) != len(self.inputs)
         for name, value in zip(self.maps, values, strict=True):
             if value is not None:
-                gradients[name] = value.contiguous()
+                parts = list(value) if several else [value]  # of several classes, (T, 1, K, h, w)
+                maps = [self._arranged(name, part) for part in parts]
+                joined = value.flatten(0, int(several)) if maps[0] is parts[0] else torch.cat(maps)
+                gradients[name] = joined.contiguous()
             elif not self.skip_idle:
                 raise ValueError(f"expected a gradient from the score to layer {name!r}, got none: {UNUSED}")
         return gradients
 
     def _gradients_of_classes(self, classes: Tensor, starts: list[Any]) -> Sequence[Tensor | None]:
-        """For a single image, one gradient per class: (T, K, h, w) each, in one batched backward pass."""
-        # Differentiate the output itself: indexed scores would be taken one class at a time.
-        vectors = F.one_hot(classes, self.output.shape[1]).to(self.output.dtype).unsqueeze(1)
+        """For a single image, one gradient per class: (T, 1, K, h, w) each, in one batched backward pass."""
+        # Differentiate all logits: indexed scores would be taken one class at a time.
+        logits = logits_of(self.output, self.classes)
+        vectors = F.one_hot(classes, logits.shape[1]).to(logits.dtype).unsqueeze(1)
 
         def backward(vectors: Tensor, batched: bool) -> Sequence[Tensor | None]:
             return torch.autograd.grad(
-                self.output, starts, vectors, retain_graph=True, is_grads_batched=batched, allow_unused=True
+                logits, starts, vectors, retain_graph=True, is_grads_batched=batched, allow_unused=True
             )
 
         if self.batched:
             try:
-                return [g if g is None else g.squeeze(1) for g in backward(vectors, True)]
+                return backward(vectors, True)
             except Exception as error:  # vmap asserts, or raises what a user's own backward raises
                 if is_out_of_memory(error):
                     raise
@@ -254,7 +286,7 @@ class Recording:
                 )
         rows = zip(*(backward(vector, False) for vector in vectors), strict=True)
         columns = [[value for value in column if value is not None] for column in rows]
-        return [torch.cat(column) if column else None for column in columns]
+        return [torch.stack(column) if column else None for column in columns]
 
 
 def all_finite(*tensors: Tensor) -> bool:

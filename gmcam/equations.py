@@ -3,6 +3,7 @@
 Every function takes tensors of one layer and returns tensors; no network, no image. Throughout,
 
 - ``M`` is the stack of feature maps, shape (N, K, h, w): N images, K channels, h × w cells;
+- a signal has cells in one dimension, (N, K, t), and a volume in three, (N, K, d, h, w); all formulas hold;
 - ``C`` is the stack of gradient maps, same shape: ``C[n, k, i, j] = ∂Y[n] / ∂M[n, k, i, j]`` for the class
   score ``Y`` (the logit, before softmax); Equation 2, computed by ``gmcam.capture``.
 
@@ -19,6 +20,8 @@ One image, two channels, four cells:
 >>> from gmcam import equations
 >>> M = torch.tensor([[[[1.0, 2.0], [0.0, 3.0]], [[1.0, 0.0], [2.0, 1.0]]]])
 >>> C = torch.tensor([[[[2.0, 0.0], [1.0, 1.0]], [[-3.0, 0.0], [0.0, -1.0]]]])
+>>> equations.cells(M)
+(2, 3)
 >>> equations.aggregated_map(M).tolist()
 [[[2.0, 2.0], [2.0, 4.0]]]
 >>> equations.channel_weights(C).tolist()
@@ -48,7 +51,7 @@ def aggregated_map(M: Tensor) -> Tensor:
 def channel_weights(C: Tensor) -> Tensor:
     """Equation 3: ``λ_k = (1/Z) Σ_ij C_k(i, j)`` with Z = h·w; (N, K, h, w) → (N, K)."""
     _check_maps("C", C)
-    return C.mean((2, 3))
+    return C.mean(cells(C))
 
 
 def class_map(M: Tensor, weights: Tensor) -> Tensor:
@@ -63,7 +66,7 @@ def class_map(M: Tensor, weights: Tensor) -> Tensor:
             f"weights of shape {tuple(weights.shape)} do not fit M of shape {tuple(M.shape)}: "
             f"one weight per channel is {tuple(M.shape[:2])} or {tuple(M.shape[1:2])}"
         )
-    return torch.einsum("nk,nkhw->nhw", weights.expand(M.shape[:2]), M)
+    return torch.einsum("nk,nk...->n...", weights.expand(M.shape[:2]), M)
 
 
 def grad_cam(M: Tensor, C: Tensor) -> Tensor:
@@ -96,8 +99,13 @@ def gmcam(M: Tensor, C: Tensor) -> Tensor:
     return guidance_map(M, C) * grad_cam(M, C)
 
 
+def cells(maps: Tensor) -> tuple[int, ...]:
+    """The axes of the cells: (2, 3) for maps (N, K, h, w)."""
+    return tuple(range(2, maps.ndim))
+
+
 def _check_maps(name: str, maps: Tensor) -> None:
-    if maps.ndim != 4:
+    if maps.ndim not in (3, 4, 5):
         raise ValueError(f"{name} has shape {tuple(maps.shape)}; feature maps are (N, K, h, w)")
     if 0 in maps.shape[1:]:
         raise ValueError(f"{name} has shape {tuple(maps.shape)}; K, h and w are at least 1")

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from gmcam import methods as _registered  # noqa: F401  registers every method
-from gmcam._hooks import LOCK
+from gmcam._hooks import LOCK, Extra
 from gmcam.capture import INPUT, Capture, Layer, Recording
 from gmcam.chunks import in_chunks
+from gmcam.loading import wrap
 from gmcam.network import Images, Network
-from gmcam.outputs import Resolved, Target, probabilities
+from gmcam.outputs import Resolved, Target, has_classes
 from gmcam.postprocess import DEFAULT_SIGMA, postprocess
 from gmcam.registry import Method, Query, find_method
 
@@ -29,11 +30,12 @@ FUSE: dict[str, Callable[..., Tensor]] = {"mean": torch.mean, "max": torch.amax,
 class Result:
     """``T`` saliency maps, one per target. Compares by identity.
 
-    ``maps`` (T, H, W): float32 in [0, 1], at the input's size. ``raw`` (T, h, w): the method's values
-    before post-processing, with their sign; of fused layers, the fused maps. ``empty`` (T,) bool: the raw map
-    has no evidence for the target, so ``maps`` is zero. ``score`` (T,): what was explained, such as logits.
-    ``probability`` (T,): of the target classes, None if the target is a function. ``target``: (T,) indices or
-    the function. ``layer``: dotted path, ``<input>`` for none, with commas where fused. ``images``: N.
+    ``maps`` (T, H, W): float32 in [0, 1], at the input's size; of signals (T, length), of volumes
+    (T, D, H, W). ``raw`` (T, h, w): the method's values before post-processing, with their sign; of fused
+    layers, the fused maps. ``empty`` (T,) bool: the raw map has no evidence for the target, so ``maps`` is
+    zero. ``score`` (T,): what was explained, such as logits. ``probability`` (T,): of the target classes as
+    ``Network.output`` says, None if that is None or the target a function. ``target``: (T,) indices or the
+    function. ``layer``: dotted path, ``<input>`` for none, with commas where fused. ``images``: N.
     """
 
     maps: Tensor
@@ -48,9 +50,14 @@ class Result:
     network: Network = field(repr=False)
 
     @property
-    def cells(self) -> tuple[int, int]:
-        """Height and width of the raw map."""
-        return self.raw.shape[1], self.raw.shape[2]
+    def cells(self) -> tuple[int, ...]:
+        """Height and width of the raw map; of signals its length, of volumes depth, height and width."""
+        return tuple(self.raw.shape[1:])
+
+    @property
+    def depth(self) -> float:
+        """The share of the network's layers with weights that have run when ``layer`` returns, 0 to 1."""
+        return self.network.depth(self.layer)
 
     def label(self, index: int) -> str:
         """The name of what map ``index`` explains."""
@@ -66,19 +73,23 @@ def explain(
     *,
     method: str = "gmcam",
     layer: Layer | None = None,
+    extra: Any = (),
     sigma: float = DEFAULT_SIGMA,
     normalise: str = "rectified",
     **options: Any,
 ) -> Result:
     """Saliency maps of ``image`` for ``target``.
 
-    ``network``: a ``Network``, or any ``torch.nn.Module`` from (N, 3, H, W) to logits. ``image``: an image or
-    a list of them (path, PIL, array), a preprocessed tensor (N, 3, H, W), or a list of tensors (3, H, W).
-    ``target``: a class name or index for all images; a list, one per image, or any number for a single image;
-    a function from logits to one scalar per image; None for each image's top class. ``method``: a name in
-    ``METHODS``, in any spelling. ``layer``: a readable name ("14x14"), a dotted path or a module; None for
-    the last convolutional map. ``sigma``: smoothing in cells of the raw map, 0 for none. ``normalise``: as in
-    ``gmcam.postprocess``. ``options``: of the method, such as ``chunk_size``, ``steps``, ``seed``.
+    ``network``: a ``Network``, or any ``torch.nn.Module``, see ``wrap``. ``image``: an image or a list of
+    them (path, PIL, array), a preprocessed tensor (N, 3, H, W), a signal (N, C, T), a volume (N, C, D, H, W),
+    or a list of tensors without N. ``target``: a class name or index for all images; a list, one per image,
+    or any number for a single image; a function from the network's own output to one scalar per image,
+    perhaps with the images' indices as second parameter; None for each image's top class. ``method``: a name
+    in ``METHODS``, in any spelling. ``layer``: a readable name ("14x14"), a dotted path or a module; None for
+    the last map before the network pools or flattens it. ``extra``: further inputs of the network, a tuple,
+    or a dict of keywords; tensors with N rows go with the images wherever a method makes new batches.
+    ``sigma``: smoothing in cells of the raw map, 0 for none. ``normalise``: as in ``gmcam.postprocess``.
+    ``options``: of the method, such as ``chunk_size``, ``steps``, ``seed``.
 
     The network and the global random state are left as found. A caller's autocast does not apply; calls from
     several threads wait for each other. Raises ``ValueError`` for anything that does not fit.
@@ -92,7 +103,9 @@ def explain(
     >>> gmcam.explain(module, torch.rand(2, 3, 8, 8), [0, 4], layer="0").maps.shape
     torch.Size([2, 8, 8])
     """
-    return _explain(network, image, target, [(find_method(method), layer, options)], sigma, normalise)[0]
+    return _explain(network, image, target, [(find_method(method), layer, options)], extra, sigma, normalise)[
+        0
+    ]
 
 
 def compare(
@@ -102,6 +115,7 @@ def compare(
     *,
     methods: Sequence[str],
     layer: Layer | None = None,
+    extra: Any = (),
     sigma: float = DEFAULT_SIGMA,
     normalise: str = "rectified",
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -123,7 +137,7 @@ def compare(
     tasks = [(entry := find_method(name), layer, by_name.get(entry.name, {})) for name in methods]
     if not by_name.keys() <= {entry.name for entry, *_ in tasks}:
         raise ValueError(f"expected options of {', '.join(methods)}, got {', '.join(by_name)}: drop the rest")
-    return _explain(network, image, target, tasks, sigma, normalise)
+    return _explain(network, image, target, tasks, extra, sigma, normalise)
 
 
 def explain_layers(
@@ -134,6 +148,7 @@ def explain_layers(
     layers: Sequence[Layer],
     method: str = "gmcam",
     fuse: str | None = None,
+    extra: Any = (),
     sigma: float = DEFAULT_SIGMA,
     normalise: str = "rectified",
     **options: Any,
@@ -156,27 +171,35 @@ def explain_layers(
         raise ValueError(f"expected a method that explains a layer, got {entry.name}: use explain")
     if fuse is not None and str(fuse) not in FUSE:
         raise ValueError(f"expected fuse to be one of {', '.join(FUSE)}, got {fuse!r}: choose one")
-    results = _explain(network, image, target, [(entry, at, options) for at in layers], sigma, normalise)
+    tasks = [(entry, at, options) for at in layers]
+    results = _explain(network, image, target, tasks, extra, sigma, normalise)
     if fuse is None:
         return results
     fused = FUSE[fuse](torch.stack([result.maps for result in results]), 0)
-    maps, empty = postprocess(fused, (fused.shape[1], fused.shape[2]), sigma=0, normalise=normalise)
+    maps, empty = postprocess(fused, tuple(fused.shape[1:]), sigma=0, normalise=normalise)
     joined = ", ".join(result.layer for result in results)
     return replace(results[0], maps=maps, raw=fused, empty=empty, layer=joined)
 
 
 def _explain(
-    network: Explainable, image: Images, target: NamedTarget, tasks: _Tasks, sigma: float, normalise: str
+    network: Explainable,
+    image: Images,
+    target: NamedTarget,
+    tasks: _Tasks,
+    extra: Any,
+    sigma: float,
+    normalise: str,
 ) -> list[Result]:
     """A result for each task. Tasks at layers share a pass; each of the others has its own."""
     network = as_network(network, image)
+    inputs, indices = network.prepare(image), network.target_indices(target)
+    extra = (extra,) if isinstance(extra, Tensor) else extra
     for method, _, options in tasks:
         method.check(options)
-        if method.convolutional and network.reshape is not None:
-            fault = f"expected convolutional maps for {method.name}, got the tokens of {network.name}"
+        if method.images_only and inputs.ndim != 4:
+            fault = f"expected images (N, C, H, W) for {method.name}, got {tuple(inputs.shape)}"
             raise ValueError(f"{fault}: use grad_cam, gmcam or another method of one pass")
     paths = [INPUT if method.keeps else network.layer_path(layer) for method, layer, _ in tasks]
-    inputs, indices = network.prepare(image), network.target_indices(target)
     at_layers = [i for i, path in enumerate(paths) if path != INPUT]
     groups = [[i] for i, path in enumerate(paths) if path == INPUT] + [at_layers] * bool(at_layers)
     results: dict[int, Result] = {}
@@ -184,51 +207,75 @@ def _explain(
     with LOCK, torch.autocast(inputs.device.type, enabled=False):
         for group in groups:
             part, layers = [tasks[i] for i in group], [paths[i] for i in group]
-            captured, raws = _one_pass(network, inputs, indices, part, layers)
-            logits, score, classes = captured.logits, captured.scores, captured.target
-            probability: Tensor | None = None
-            if isinstance(classes, Tensor):  # then logits are (N, classes)
-                network.check_class_names(logits.shape[1])
-                rows = torch.arange(len(classes)) if len(logits) > 1 else torch.zeros_like(classes)
-                probability = probabilities(logits)[rows, classes]
+            captured, raws, probability = _one_pass(network, inputs, indices, part, layers, extra)
             for i, raw in zip(group, raws, strict=True):
                 raw = raw.float() if raw.dtype.itemsize < 4 else raw
-                maps, empty = postprocess(raw, (inputs.shape[2], inputs.shape[3]), sigma, normalise)
-                what = (classes, paths[i], tasks[i][0].name, len(inputs), network)
-                results[i] = Result(maps, raw, empty, score, probability, *what)
+                maps, empty = postprocess(raw, network.size_of(inputs), sigma, normalise)
+                what = (captured.target, paths[i], tasks[i][0].name, len(inputs), network)
+                results[i] = Result(maps, raw, empty, captured.scores, probability, *what)
     return [results[i] for i in range(len(tasks))]
 
 
+def no_target(output: Any, images: Tensor) -> Tensor:
+    """In place of a target, where no method needs one and the output has no classes."""
+    return torch.zeros(len(images))
+
+
 def _one_pass(
-    network: Network, inputs: Tensor, target: Target, tasks: _Tasks, paths: Sequence[str]
-) -> tuple[Capture, list[Tensor]]:
-    """For tasks that share a forward pass: its capture, emptied of maps, and each task's raw maps."""
+    network: Network, inputs: Tensor, target: Target, tasks: _Tasks, paths: Sequence[str], extra: Extra
+) -> tuple[Capture, list[Tensor], Tensor | None]:
+    """For tasks that share a forward pass: its capture, emptied of maps, each task's raw maps, and the
+    probabilities of the target classes."""
     keeps = tasks[0][0].keeps  # such a task is alone
     layers = keeps(network.module) if keeps else paths
     gradients = any(method.gradients for method, *_ in tasks)
-    any_shape = keeps is not None or network.reshape is not None
-    recording = Recording(network.module, inputs, layers, gradients, any_shape, skip_idle=keeps is not None)
+    arrangement = {"any_shape": True, "skip_idle": True} if keeps else {"arrange": network.as_maps}
+    more: dict[str, Any] = {"extra": extra, "classes": len(network.classes), **arrangement}
+    recording = Recording(network.module, inputs, layers, gradients, **more)
+    for method, *_ in tasks:
+        if method.convolutional and (network.reshape is not None or recording.rearranged):
+            fault = f"expected convolutional maps for {method.name}, got the tokens of {network.name}"
+            raise ValueError(f"{fault}: use grad_cam, gmcam or another method of one pass")
+    needs_target = any(method.needs_target for method, *_ in tasks)
+    if target is None and not needs_target and not has_classes(recording.output, len(inputs)):
+        target = no_target
     several = target if isinstance(target, Tensor) and len(inputs) == 1 and target.numel() > 1 else None
 
     def compute(part: Target) -> tuple[Capture, list[Tensor]]:
         captured = recording.capture(part, last=several is None)
         raws = [inputs[:, 0]] * len(tasks)  # stays if N is 0
         for i, (method, _, options) in enumerate(tasks if len(inputs) else ()):
-            raws[i] = method.compute(Query(network, inputs, part, paths[i], captured), **options)
+            raws[i] = method.compute(Query(network, inputs, part, paths[i], captured, extra), **options)
         return replace(captured, maps={}, gradients={}), raws  # frees memory for the next part
 
     if several is None:
-        return compute(target)
-    captures, raws = zip(*(part for _, part in in_chunks(compute, several, CLASSES_AT_A_TIME)), strict=True)
-    scores = torch.cat([captured.scores for captured in captures])
-    joined = replace(captures[0], scores=scores, target=torch.cat([captured.target for captured in captures]))
-    return joined, [torch.cat(raw) for raw in zip(*raws, strict=True)]
+        captured, raws = compute(target)
+    else:
+        captures, parts = zip(
+            *(part for _, part in in_chunks(compute, several, CLASSES_AT_A_TIME)), strict=True
+        )
+        scores = torch.cat([captured.scores for captured in captures])
+        classes = torch.cat([captured.target for captured in captures])
+        captured = replace(captures[0], scores=scores, target=classes)
+        raws = [torch.cat(raw) for raw in zip(*parts, strict=True)]
+    probability: Tensor | None = None
+    if isinstance(captured.target, Tensor):  # then logits are (N, classes)
+        network.check_class_names(captured.logits.shape[1])
+        if network.output is not None:
+            classes = captured.target
+            rows = torch.arange(len(classes)) if len(inputs) > 1 else torch.zeros_like(classes)
+            with torch.no_grad():
+                probability = network.probabilities_of(recording.output)[rows, classes]
+    return captured, raws, probability
 
 
 def as_network(network: Explainable, image: Images | None) -> Network:
     """The network itself, or one around a module, for inputs of the size of ``image``."""
     if isinstance(network, Network):
         return network
-    if isinstance(image, Tensor) and image.ndim >= 3:
-        return Network(network, input_shape=(image.shape[-3], image.shape[-2], image.shape[-1]))
-    return Network(network)
+    if not isinstance(network, nn.Module) or not isinstance(image, Tensor):
+        return wrap(network)
+    kinds: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
+    first = (kinds[type(part)] for part in network.modules() if type(part) in kinds)
+    batched = image.ndim > 1 + next(first, 2)  # of frames (N, T, C, H, W), too
+    return wrap(network, input_shape=tuple(image.shape[1:] if batched else image.shape))

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import math
+import runpy
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gmcam.capture import Layer
+from gmcam.hub import first_line, settings, timm_module
 from gmcam.network import Network
-from gmcam.preprocessing import Preprocessing
+from gmcam.outputs import Meaning
+from gmcam.processors import preprocessing_of
+from gmcam.reshape import tokens
 
+TIMM = "timm:"  # before the name of a model of timm
 ENTRY_POINTS = "gmcam.networks"  # other packages, and the book's laboratory, register networks here
 
 
 def load(name: str, weights: str = "DEFAULT") -> Network:
-    """A trained network by name: a registered one, such as ``collage-vgg``, or one of torchvision's.
+    """A trained network by name: a registered one, such as ``collage-vgg``, torchvision's or timm's.
 
-    ``weights``: of torchvision's networks, a name of their enum such as ``"IMAGENET1K_V1"``; read from
+    ``name``: of timm's, with "timm:" before it, such as ``"timm:convnext_tiny"``. ``weights``: of
+    torchvision's networks, a name of their enum such as ``"IMAGENET1K_V1"``; read from
     ``$TORCH_HOME/hub/checkpoints``, or downloaded there with a progress bar and a hash check. Raises
-    ``ValueError`` for an unknown name, a damaged file or a failed download, with the file to put where.
+    ``ValueError`` for an unknown name, a damaged file or a failed download, with what to do.
 
     >>> network = gmcam.load("collage-vgg")
     >>> network
@@ -34,15 +41,18 @@ def load(name: str, weights: str = "DEFAULT") -> Network:
     ('cat', 'cup', 'flower')
     """
     registered = entry_points(group=ENTRY_POINTS)
-    if name in registered.names:
+    if name in registered.names or name.startswith(TIMM):
         if weights != "DEFAULT":
             raise ValueError(f"expected no weights for {name}, got {weights!r}: it has one set, leave it out")
+        if name.startswith(TIMM):
+            return wrap(timm_module(name.removeprefix(TIMM)), name=name)
         network: Network = registered[name].load()(name)
         return network
     import torchvision
 
     if name not in torchvision_names():
-        known = f"{', '.join(sorted(registered.names))}, and torchvision's {', '.join(torchvision_names())}"
+        known = f"{', '.join(sorted(registered.names))}, timm's with timm: before the name"
+        known = f"{known}, and torchvision's {', '.join(torchvision_names())}"
         raise ValueError(f"expected the name of a network, got {name!r}: there are {known}")
     available = torchvision.models.get_model_weights(name).__members__
     if weights not in available:
@@ -50,58 +60,106 @@ def load(name: str, weights: str = "DEFAULT") -> Network:
     if (classes := available[weights].meta["categories"]) is None:
         raise ValueError(f"expected weights with a classifier, got {weights} of {name}: name others")
     module = _pretrained(name, available[weights]).eval()
-    tokens: dict[str, Any] = {}
-    if name.startswith("vit_"):  # after its last attention only the class token counts: the layer is before
-        layer = [path for path, _ in module.named_modules() if path.endswith("ln_1")][-1]
-        tokens = {"reshape": _without_class_token, "layer": layer}
-    elif name.startswith("swin_"):
-        tokens = {"reshape": _channels_first, "layer": "features.7"}
-    return wrap(module, available[weights].transforms(), classes, name=name, **tokens)
+    reshape = tokens(prefix=1) if name.startswith("vit_") else None
+    return wrap(module, available[weights].transforms(), classes, name=name, reshape=reshape)
 
 
 def wrap(
     module: nn.Module,
-    processor: Callable[[Image.Image], Tensor] | None = None,
+    processor: Any = None,
     classes: Sequence[str] | None = None,
     *,
     name: str = "",
-    input_shape: tuple[int, int, int] | None = None,
+    input_shape: tuple[int, ...] | None = None,
     reshape: Callable[[Tensor], Tensor] | None = None,
     layer: Layer | None = None,
+    output: Meaning = "softmax",
 ) -> Network:
-    """A ``Network`` around any ``module`` from (N, 3, H, W) to logits.
+    """A ``Network`` around any ``module`` from (N, 3, H, W) to logits: torchvision's, timm's, Hugging Face's.
 
-    ``processor``: from an RGB image to (3, H, W); torchvision's ``weights.transforms()`` become a
-    ``Preprocessing``, which also places masks and boxes. ``classes``: one name per logit. The rest is as in
-    ``Network``; ``input_shape`` is a ``Preprocessing``'s crop, else (3, 224, 224). ``ValueError`` as there.
+    ``processor``: from an RGB image to (3, H, W), or an image processor of Hugging Face; one that resizes,
+    crops and normalises becomes a ``Preprocessing``, which also places masks and boxes. ``classes``: one name
+    per logit; of a CLIP, the texts. A model of timm brings preprocessing, ImageNet's classes, input shape and
+    prefix tokens; one of Hugging Face classes, input shape, prefix tokens, and ``output="sigmoid"`` where its
+    configuration declares several labels. Every argument overrides them and is as in ``Network``;
+    ``input_shape`` is what the processor returns, else the model's, else (3, 224, 224). ``ValueError`` as
+    there.
 
     >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
     >>> network = gmcam.wrap(module, gmcam.Preprocessing(resize=8, crop=8), ["cat", "cup"])
     >>> gmcam.explain(network, gmcam.lab.photo("chelsea"), "cat").maps.shape
     torch.Size([1, 8, 8])
     """
-    if hasattr(processor, "resize_size") and hasattr(processor, "crop_size"):  # torchvision's presets
-        preset: Any = processor
-        resize, crop, filtering = preset.resize_size[0], preset.crop_size[0], preset.interpolation.name
-        colours = tuple(preset.mean), tuple(preset.std)
-        processor = Preprocessing(resize, crop, *colours, Image.Resampling[filtering])
-    side = processor.crop if isinstance(processor, Preprocessing) else 224
-    shape = (3, side, side) if input_shape is None else input_shape
-    more: dict[str, Any] = {"input_shape": shape, "reshape": reshape, "layer": layer}
-    return Network(module, name=name, preprocess=processor, classes=classes or (), **more)
+    preprocess, shape = preprocessing_of(processor)
+    module, known = settings(getattr(module, "_orig_mod", module), processor, classes, shape)
+    given: dict[str, Any] = {
+        "preprocess": preprocess,
+        "classes": classes,
+        "name": name or None,
+        "reshape": reshape,
+    }
+    given |= {"input_shape": input_shape or shape, "layer": layer}
+    known |= {key: value for key, value in given.items() if value is not None}
+    return Network(module, **known if output == "softmax" else known | {"output": output})
 
 
-def _without_class_token(tokens: Tensor) -> Tensor:
-    """(N, 1 + s·s, K) → (N, K, s, s)."""
-    side = math.isqrt(tokens.shape[1] - 1)
-    return tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, side, side)
+def build(file: Path, name: str) -> nn.Module:
+    """The module that ``name`` in a Python ``file`` is, or returns; ``ValueError`` if there is none."""
+    described = f"{name or 'a function'} in {file}"
+    try:
+        sys.path.insert(0, str(file.resolve().parent))  # the file may import its neighbours
+        entries = runpy.run_path(str(file), run_name=file.stem)
+        entry = entries[name]
+        module = entry if isinstance(entry, nn.Module) else entry()
+    except Exception as error:  # whatever the file's own code raises
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        fault = f"expected {described} that returns a torch.nn.Module, got {reason}"
+        raise ValueError(f"{fault}: pass FILE.py:FUNCTION, a function without arguments") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(module, nn.Module):
+        fault = f"expected {described} to return a torch.nn.Module, got a {type(module).__name__}"
+        raise ValueError(f"{fault}: return the model")
+    return module.eval()
 
 
-def _channels_first(tokens: Tensor) -> Tensor:
-    """(N, h, w, K) → (N, K, h, w). A few layers of Swin already have channels first, and are refused."""
-    if tokens.ndim != 4 or tokens.shape[1] != tokens.shape[2] == tokens.shape[3]:
-        raise ValueError(f"expected (N, h, w, K), got {tuple(tokens.shape)}")
-    return tokens.permute(0, 3, 1, 2)
+def untrained(name: str, classes: Sequence[str] = ()) -> nn.Module:
+    """A module of timm or torchvision without its weights, with one logit per class; for ``read_weights``."""
+    options = {"num_classes": len(classes)} if classes else {}
+    if name.startswith(TIMM):
+        return timm_module(name.removeprefix(TIMM), pretrained=False, **options)
+    import torchvision
+
+    if name not in torchvision_names():
+        fault = f"expected a network of timm or torchvision for a file of weights, got {name!r}"
+        raise ValueError(f"{fault}: choose one, or pass FILE.py:FUNCTION")
+    module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    return module.eval()
+
+
+def read_weights(module: nn.Module, path: Path) -> None:
+    """Load a file of tensors: safetensors, or what ``torch.save`` wrote of a state dict.
+
+    A state dict may be in a checkpoint's "state_dict" or "model", and its names may have a prefix in common,
+    as under DataParallel. ``ValueError`` for a file that does not fit or holds anything but tensors.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = next(
+            (state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state
+        )
+        while (
+            not module.state_dict().keys() & state.keys() and len({key.split(".")[0] for key in state}) == 1
+        ):
+            state = {key.partition(".")[2]: value for key, value in state.items()}
+        module.load_state_dict(state)
+    except Exception as error:  # safetensors, the unpickler and load_state_dict raise different kinds
+        reason = shorten(" ".join(str(error).split()) or type(error).__name__, 240)
+        fault = f"expected weights of {type(module).__name__} in {path}, which cannot be loaded ({reason})"
+        raise ValueError(f"{fault}: save the state_dict of the same network") from error
 
 
 def torchvision_names() -> list[str]:

@@ -14,6 +14,7 @@ strong. ``normalise`` selects the scale:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from numbers import Real
 
@@ -30,7 +31,7 @@ NOT_FINITE = "expected finite saliency maps, got NaN or values that overflow: ch
 
 
 def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
-    """Convolve (N, h, w) maps with a Gaussian of ``sigma`` cells; 0 leaves them as they are.
+    """Convolve maps (N, h, w), or (N, t) and (N, d, h, w), with a Gaussian of ``sigma`` cells; 0: unchanged.
 
     The kernel is cut at 4σ, rounded to cells, and sums to one; the border is replicated. ``ValueError`` for
     a ``sigma`` outside [0, 100] and a wrong shape.
@@ -45,21 +46,24 @@ def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     radius = int(4 * sigma + 0.5)
     if radius == 0 or maps.numel() == 0:
         return maps
-    padded = F.pad(maps.unsqueeze(1), (radius, radius, radius, radius), mode="replicate")
-    return F.conv2d(padded, _gaussian(sigma, radius, maps.dtype, maps.device)).squeeze(1)
+    dimensions = maps.ndim - 1
+    padded = F.pad(maps.unsqueeze(1), [radius] * 2 * dimensions, mode="replicate")
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[dimensions - 1]
+    return convolve(padded, _gaussian(sigma, radius, dimensions, maps.dtype, maps.device)).squeeze(1)
 
 
 @lru_cache(maxsize=8)  # a new copy to a GPU would wait for all work queued on it
-def _gaussian(sigma: float, radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # In Python floats: a dozen tensor operations on 25 values would cost more than the rest.
+def _gaussian(sigma: float, radius: int, dimensions: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     bell = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-radius, radius + 1)]
-    total = sum(bell)
     with torch.inference_mode(False):  # a later call may differentiate through the cached kernel
-        return torch.tensor([[[[a * b / total**2 for b in bell] for a in bell]]], dtype=dtype, device=device)
+        kernel = row = torch.tensor(bell, dtype=torch.float64) / sum(bell)
+        for _ in range(dimensions - 1):
+            kernel = kernel.unsqueeze(-1) * row
+        return kernel.to(device, dtype)[None, None]
 
 
 def min_max(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Min–max per map: ``(S − min S)/(max S − min S)``; (N, h, w) → (N, h, w), and (N,) bool.
+    """Min–max per map: ``(S − min S)/(max S − min S)``; (N, …) → (N, …), and (N,) bool.
 
     The second is True where a map is flat, its range within rounding of its magnitude; such a map becomes
     zeros. Raises ``ValueError`` for a wrong shape, and for values or a range that are not finite.
@@ -78,26 +82,42 @@ def min_max(maps: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(NOT_FINITE)
     flat = spread <= 8 * torch.finfo(maps.dtype).eps * torch.maximum(high, -low)
     spread = spread.masked_fill(flat, math.inf)  # a flat map divided by infinity is zero
-    return (maps - low[:, None, None]) / spread[:, None, None], flat
+    form = (-1, *[1] * (maps.ndim - 1))
+    return (maps - low.view(form)) / spread.view(form), flat
 
 
-def upsample(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear (N, h, w) → (N, H, W), ``align_corners=False``; ``ValueError`` for a wrong shape.
+def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear (N, h, w) → (N, H, W), ``align_corners=False``; signals (N, t) and volumes (N, d, h, w) alike.
+    ``ValueError`` for a wrong shape, and a ``size`` of another number of dimensions.
 
     >>> from gmcam.postprocess import upsample
     >>> upsample(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist()
     [[[0.0, 0.25, 0.75, 1.0]]]
     """
     _check(maps)
+    if len(size) != maps.ndim - 1:
+        fault = f"expected maps of {len(size)} dimensions, as the input has, got {tuple(maps.shape[1:])}"
+        raise ValueError(f"{fault}: name a layer whose maps have them, or use raw")
     if maps.numel() == 0:
         return maps.new_zeros((len(maps), *size))
-    return F.interpolate(maps.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
+    return resize(maps.unsqueeze(1), size).squeeze(1)
+
+
+def resize(stack: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, K, h, w) → (N, K, H, W), bilinear; linear in one dimension, trilinear in three.
+
+    >>> gmcam.postprocess.resize(torch.tensor([[[0.0, 1.0]]]), [4]).tolist()
+    [[[0.0, 0.25, 0.75, 1.0]]]
+    """
+    mode = ("linear", "bilinear", "trilinear")[stack.ndim - 3]
+    return F.interpolate(stack, list(size), mode=mode, align_corners=False)
 
 
 def postprocess(
-    raw: Tensor, size: tuple[int, int], sigma: float = DEFAULT_SIGMA, normalise: str = "rectified"
+    raw: Tensor, size: Sequence[int], sigma: float = DEFAULT_SIGMA, normalise: str = "rectified"
 ) -> tuple[Tensor, Tensor]:
     """All steps in order: (N, h, w) raw → (N, H, W) float32 in [0, 1], and which maps are empty, (N,) bool.
+    Signals (N, t) and volumes (N, d, h, w) alike.
 
     An empty map is flat, or has nothing above zero where zero stays zero; it becomes zeros. Raises
     ``ValueError`` for an unknown ``normalise``, a wrong shape or ``sigma``, and values that are not finite.
@@ -116,16 +136,16 @@ def postprocess(
     if normalise in ("rectified", "minmax"):
         scaled, empty = min_max(smoothed)
     else:
-        peaks = smoothed.amax((1, 2)) if smoothed.numel() else smoothed.new_zeros(len(smoothed))
+        peaks = smoothed.flatten(1).amax(1) if smoothed.numel() else smoothed.new_zeros(len(smoothed))
         if not all_finite(peaks):
             raise ValueError(NOT_FINITE)
         empty = peaks == 0
         scale = peaks.max() if normalise == "batch" and len(peaks) else peaks
-        scaled = smoothed / scale.masked_fill(scale == 0, 1).view(-1, 1, 1)
+        scaled = smoothed / scale.masked_fill(scale == 0, 1).view(-1, *[1] * (raw.ndim - 1))
     # The weights of an interpolation add up to one but for rounding.
     return upsample(scaled.float(), size).clamp_(max=1), empty
 
 
 def _check(maps: Tensor) -> None:
-    if maps.ndim != 3:
+    if maps.ndim not in (2, 3, 4):
         raise ValueError(f"expected saliency maps (N, h, w), got {tuple(maps.shape)}: one map per target")

@@ -8,14 +8,18 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gmcam.capture import INPUT, Capture, capture
+from gmcam._hooks import Extra, extra_at, first_tensor, forward, without_gradients
+from gmcam.capture import INPUT, Capture, Recording
+from gmcam.chunks import is_out_of_memory
 from gmcam.network import Network
-from gmcam.outputs import Target
+from gmcam.outputs import Target, bound
 
 _Item = TypeVar("_Item")
 Compute = Callable[..., Tensor]
@@ -25,8 +29,9 @@ Compute = Callable[..., Tensor]
 class Query:
     """What a method explains: ``network``, ``inputs`` (N, 3, H, W), ``layer`` (a dotted path), and
     ``captured``, the pass at that layer. ``target``: as requested; ``captured.target``: T indices, one per
-    image, or any number for a single image. ``M``, ``C``: feature and gradient maps (T, K, h, w), in float32
-    at least, all that most methods need. ``size``: the input's (H, W).
+    image, or any number for a single image. ``extra``: further inputs of the network. ``M``, ``C``: feature
+    and gradient maps (T, K, h, w), in float32 at least, all that most methods need. ``size``: (H, W) of the
+    maps to be returned; of signals (T,), of volumes (D, H, W).
     """
 
     network: Network
@@ -34,40 +39,88 @@ class Query:
     target: Target
     layer: str
     captured: Capture
+    extra: Extra = ()
 
     @property
     def M(self) -> Tensor:
-        return self._as_maps(self.captured.maps)
-
-    @property
-    def C(self) -> Tensor:
-        return self._as_maps(self.captured.gradients)
-
-    def _as_maps(self, by_layer: Mapping[str, Tensor]) -> Tensor:
-        maps = self.network.as_maps(by_layer[self.layer])
+        maps = self.captured.maps[self.layer]
         return maps.float() if maps.dtype.itemsize < 4 else maps
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self.inputs.shape[2], self.inputs.shape[3]
+    def C(self) -> Tensor:
+        gradients = self.captured.gradients[self.layer]
+        return gradients.float() if gradients.dtype.itemsize < 4 else gradients
 
-    def rows(self, indices: Tensor | None = None) -> tuple[Tensor, Target]:
-        """An image and a target for each of the T maps, or for those at ``indices``."""
-        images, target = self.inputs.expand(len(self.captured.scores), -1, -1, -1), self.captured.target
-        at = slice(None) if indices is None else indices
-        return images[at], target[at] if isinstance(target, Tensor) else target
+    @property
+    def size(self) -> tuple[int, ...]:
+        return self.network.size_of(self.inputs)
 
-    def again(self, inputs: Tensor, target: Target) -> Capture:
-        """The pass at the same layer for other inputs."""
-        tokens = self.network.reshape is not None
-        return capture(self.network.module, inputs, target, self.layer, any_shape=tokens)
+    def rows(self, indices: Tensor | None = None) -> tuple[Tensor, Target, Extra]:
+        """An image, a target and further inputs for each of the T maps, or for those at ``indices``.
 
-    def scores(self, logits: Tensor, image: int) -> Tensor:
-        """Scores (B, targets) of one image's targets, from the output (B, …) for B variants of that image."""
+        A target function is bound to the images. ``ValueError`` for a network that depends on its batch.
+        """
+        rows = torch.arange(len(self.captured.scores)) if indices is None else indices
+        images, target = self.images_at(rows), self.captured.target
+        at = images.to(self.inputs.device)
+        target = target[rows.to(target.device)] if isinstance(target, Tensor) else bound(target, images)
+        return self.inputs[at], target, self.extra_at(images)
+
+    def images_at(self, rows: Tensor) -> Tensor:
+        """The image's index of each of these maps."""
+        return rows if len(self.inputs) == len(self.captured.scores) else torch.zeros_like(rows)
+
+    def extra_at(self, images: Tensor) -> Extra:
+        """The further inputs of a new batch made of these images, see ``rows``."""
+        self._check_batch  # noqa: B018  (computed once)
+        return extra_at(self.extra, images, len(self.inputs))
+
+    @cached_property
+    def _check_batch(self) -> None:
+        """Image 0 alone must give row 0 of the batch, or a batch made anew would be a different question."""
+        if len(self.inputs) < 2:
+            return
+        first, target = torch.zeros(1, dtype=torch.long), self.captured.target
+        try:
+            with without_gradients(self.network.module):
+                extra = extra_at(self.extra, first, len(self.inputs))
+                output = forward(self.network.module, self.inputs[:1], extra)
+                if isinstance(target, Tensor):
+                    alone, row = self.network.logits_of(output), self.captured.logits[:1]
+                else:
+                    alone, row = bound(target, first)(output), self.captured.scores[:1]
+            gap = (alone - row).abs().max() / row.abs().max().clamp(min=1e-6)
+            cause = f"its output differs by {gap:.1%}"
+            same = alone.shape == row.shape and gap <= (5e-2 if row.dtype.itemsize < 4 else 1e-2)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:  # as for shapes that do not fit
+            if is_out_of_memory(error):
+                raise
+            cause, same = f"it fails: {next(iter(str(error).splitlines()), type(error).__name__)}", False
+        if not same:
+            raise ValueError(
+                "expected images that do not influence each other, got a network or target that depends on "
+                f"its batch (for image 0 alone {cause}): give one image at a time, pass what belongs to each "
+                "image as extra=, or give the target function a second parameter, the images' indices"
+            )
+
+    def again(self, inputs: Tensor, target: Target, extra: Extra | None = None) -> Capture:
+        """The pass at the same layer for other inputs; of the same images, unless ``extra`` is given."""
+        network, extra = self.network, self.extra if extra is None else extra
+        more: dict[str, Any] = {"classes": len(network.classes), "arrange": network.as_maps}
+        return Recording(network.module, inputs, self.layer, extra=extra, **more).capture(target)
+
+    def scores(self, output: Any, image: int, probability: bool = False) -> Tensor:
+        """Scores (B, targets) of one image's targets, or the classes' probabilities, from the network's own
+        output for B variants of that image. A target function has no probability, only a score."""
         target = self.captured.target
         if not isinstance(target, Tensor):
-            return target(logits).unsqueeze(1)
-        return logits[:, target if len(self.inputs) == 1 else target[image : image + 1]]
+            logits = first_tensor(output)
+            count = 1 if logits is None else len(logits)
+            return bound(target, torch.full((count,), image))(output).unsqueeze(1)
+        network = self.network
+        by_probability = probability and network.output is not None
+        values = network.probabilities_of(output) if by_probability else network.logits_of(output)
+        return values[:, target if len(self.inputs) == 1 else target[image : image + 1]]
 
 
 @dataclass(frozen=True)
@@ -77,6 +130,7 @@ class Method:
     ``keeps``: for a method that explains the network as a whole, the layers its pass keeps; None where it
     explains one layer. ``gradients``: it needs gradients of what is kept. ``convolutional``: it is not
     defined on a transformer's tokens. ``signed``: raw values may be negative, evidence against the target.
+    ``images_only``: it is not defined on signals and volumes. ``needs_target``: False if it ignores it.
     """
 
     name: str
@@ -87,6 +141,8 @@ class Method:
     gradients: bool = True
     convolutional: bool = False
     signed: bool = False
+    images_only: bool = False
+    needs_target: bool = True
 
     @property
     def summary(self) -> str:
@@ -119,7 +175,7 @@ METHODS: dict[str, Method] = {}
 def method(name: str, *, title: str, source: str, **fields: Any) -> Callable[[Compute], Compute]:
     """Register a function as a saliency method; its docstring starts with its formula.
 
-    ``fields``: ``keeps``, ``gradients``, ``convolutional`` and ``signed`` of ``Method``. Raises
+    ``fields``: those of ``Method`` from ``keeps`` on. Raises
     ``ValueError`` for a name that is taken, unless by the same notebook, whose cells may run again.
     """
 

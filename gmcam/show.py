@@ -5,6 +5,7 @@ import io
 import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -86,11 +87,13 @@ def as_array(panel: Panel) -> np.ndarray:
     return np.asarray(open_image(panel) if isinstance(panel, Image.Image) else panel)
 
 
-def show(image: ImageSource, *results: Result, opacity: float = 0.75) -> InlineFigure:
+def show(image: Any, *results: Result, opacity: float = 0.75) -> InlineFigure:
     """Draw the maps of ``results`` over the image: row i holds target i of every result, a column per result.
 
     Each row starts with the image, cropped to what the network receives. Each map is titled with its method,
-    its target and the target's probability. Raises ``ValueError`` for anything but one or more results.
+    its target and the target's probability. A signal, a tensor (C, T), is drawn above the curve of each map;
+    of a volume, (C, D, H, W), and of frames, (T, C, H, W), six slices are drawn, a row per map. Raises
+    ``ValueError`` for anything but one or more results, for one image.
 
     >>> network, scene = gmcam.load("collage-vgg"), gmcam.lab.scene("cat", "cup", seed=3)
     >>> figure = gmcam.show(scene.image, gmcam.explain(network, scene.image, ["cat", "cup"]))
@@ -101,6 +104,9 @@ def show(image: ImageSource, *results: Result, opacity: float = 0.75) -> InlineF
         raise ValueError(f"expected results of explain, got {kinds}: call show(image, *results)")
     if any(result.images > 1 for result in results):
         raise ValueError("expected results for one image, got several images: explain each on its own")
+    if results[0].maps.ndim != 3:
+        draw = _signal if results[0].maps.ndim == 2 else _slices
+        return draw(image, [(result, row) for result in results for row in range(len(result.maps))], opacity)
     views = [result.network.view(image) for result in results]
     panels, titles = list[Panel | None](), list[str]()
     for row in range(max(len(result.maps) for result in results)):
@@ -111,6 +117,56 @@ def show(image: ImageSource, *results: Result, opacity: float = 0.75) -> InlineF
             panels.append(overlay(view, result.maps[row], opacity) if has_map else None)
             titles.append(_title(result, row, results) if has_map else "")
     return grid(panels, titles, columns=1 + len(results), bar="saliency")
+
+
+def _signal(signal: Any, maps: Sequence[tuple[Result, int]], opacity: float) -> InlineFigure:
+    """The signal's channels, and under them the curve of each map."""
+    values = as_array(signal).reshape(-1, as_array(signal).shape[-1])
+    figure = InlineFigure(figsize=(7.4, 1.5 + 0.9 * len(maps)), dpi=DPI, layout="constrained")
+    heights = {"height_ratios": [1.6, *[1] * len(maps)]}
+    axes = figure.subplots(1 + len(maps), 1, sharex=True, squeeze=False, gridspec_kw=heights)[:, 0]
+    axes[0].plot(values.T, linewidth=1, color=INK, alpha=max(0.3, 1 / len(values)))
+    axes[0].set_title("signal", fontsize=_TITLE, color=INK, loc="left")
+    for ax, (result, row) in zip(axes[1:], maps, strict=True):
+        curve = as_array(result.maps[row])
+        ax.fill_between(
+            np.arange(len(curve)), curve, color=colormaps[COLOURS](0.55), alpha=opacity, linewidth=0
+        )
+        ax.set_title(_title(result, row, [result for result, _ in maps]).replace("\n", ", "), fontsize=_TITLE)
+        ax.title.set(color=INK, horizontalalignment="left", x=0)
+        ax.set(ylim=(0, 1), yticks=[0, 1])
+    for ax in axes:
+        ax.tick_params(labelsize=8, colors=INK)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.set_xlim(0, values.shape[1] - 1)
+    return figure
+
+
+def _slices(volume: Any, maps: Sequence[tuple[Result, int]], opacity: float) -> InlineFigure:
+    """Six slices, or frames, evenly spaced: the image's, and below them those of each map."""
+    depth, height, width = maps[0][0].maps.shape[1:]
+    axis = (
+        1 if getattr(maps[0][0].network.reshape, "count", None) else 0
+    )  # of the channels; frames come first
+    values = (
+        as_array(volume)
+        .astype(np.float32)
+        .reshape((-1, depth, height, width) if axis == 0 else (depth, -1, height, width))
+    )
+    values = values.mean(axis)
+    low, high = values.min(), values.max()
+    grey = ((values - low) / ((high - low) or 1) * 255).astype(np.uint8)
+    places = np.unique(np.linspace(0, depth - 1, min(6, depth)).round().astype(int))
+    images = [Image.fromarray(grey[place]).convert("RGB") for place in places]
+    panels, titles = (
+        list[Panel | None](images),
+        [f"{'frame' if axis else 'slice'} {place}" for place in places],
+    )
+    for result, row in maps:
+        chosen = zip(images, places, strict=True)
+        panels += [overlay(image, result.maps[row, place], opacity) for image, place in chosen]
+        titles += [_title(result, row, [result for result, _ in maps]), *[""] * (len(places) - 1)]
+    return grid(panels, titles, columns=len(places), bar="saliency")
 
 
 def _title(result: Result, index: int, results: Sequence[Result]) -> str:

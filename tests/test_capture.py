@@ -210,6 +210,13 @@ def test_one_recording_serves_one_target_after_another(flat_network, images):
         assert torch.allclose(gradients, whole.gradients[layer], rtol=1e-12)
 
 
+def test_a_recording_outlasts_one_class_per_image(flat_network, images):
+    recording = Recording(flat_network, images, "relu")
+    for target in ([2, 0, 1], 0):
+        gradients = recording.capture(target, last=False).gradients["relu"]
+        assert torch.equal(gradients, capture(flat_network, images, target, "relu").gradients["relu"])
+
+
 def test_captures_compare_by_identity(gap_network, images):
     first, second = (capture(gap_network, images, 0, "relu") for _ in range(2))
     assert first == first
@@ -688,6 +695,24 @@ def test_features_stored_around_a_module_in_place(images, kind, layers):
         assert_classes_equal_autograd(classes, module, images[:1], layer, [3, 0])
 
 
+def test_a_layer_that_returns_several_tensors_beside_one_whose_output_a_hook_stores(images):
+    """Neither is before the other, and whole numbers have no gradient that leads to both."""
+    module, stored = Branches().double(), []
+    module.left.forward = lambda x, conv=module.left.forward: (conv(x), conv(x).tanh())
+    module.right.register_forward_hook(lambda _, inputs, output: stored.append(output))
+
+    def run(x):
+        first, second = module.left(x.double())
+        joined = torch.cat([first * second, module.right(x.double()) * stored.pop()], 1)
+        return module.join(joined).square().mean((2, 3))
+
+    module.forward = run
+    levels = (images * 4).to(torch.int8)
+    captured = capture(module, levels, 0, ["left", "right"])
+    for layer in ("left", "right"):
+        assert_equals_autograd(captured, module, levels.double(), layer)
+
+
 class Frozen(nn.Module):
     """An encoder under no_grad, whose features a hook stores; the rest reads them and its output."""
 
@@ -992,6 +1017,32 @@ def test_an_error_of_the_networks_own_backward_is_raised_as_it_is(images, snapsh
         assert snapshot(module) == before
 
 
+def fails_at_first(error):
+    """A module whose first backward pass raises ``error``."""
+    errors = [error]
+
+    def fail(_):
+        if errors:
+            raise errors.pop()
+
+    return Apply(lambda x: (x.register_hook(fail), x)[1])
+
+
+def test_an_error_without_a_message_is_named_in_the_warning(images, warned):
+    module = network(step=fails_at_first(AssertionError()))
+    captured = capture(module, images[:1], [2, 0], "conv")
+    assert [str(each.message).partition("(")[2] for each in warned] == ["AssertionError)"]
+    expected = capture(network(), images[:1], [2, 0], "conv")
+    assert torch.allclose(captured.gradients["conv"], expected.gradients["conv"], rtol=1e-12)
+
+
+def test_a_batched_backward_pass_that_runs_out_of_memory_is_not_run_again(images, warned):
+    module = network(step=fails_at_first(torch.OutOfMemoryError("no")))
+    with pytest.raises(torch.OutOfMemoryError, match="no"):
+        capture(module, images[:1], [2, 0], "conv")
+    assert not warned
+
+
 # Networks that run parts again in the backward pass, and inputs of any layout and type.
 
 
@@ -1184,6 +1235,13 @@ def test_layers_and_networks_that_do_not_fit_are_refused(images, case):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         capture(module, images, 0, layers)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("case", ["rows", "unreached"])
+def test_a_recording_refuses_what_capture_refuses(images, case):
+    module, layers, message = MISFITS[case]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Recording(module, images, layers)
 
 
 def test_a_layer_that_does_not_run_may_be_left_out(images):
@@ -1391,6 +1449,15 @@ def test_an_error_of_the_network_is_raised_as_it_is(images, error):
         with pytest.raises(type(error)) as caught:
             forward(module.to(dtype), images.to(dtype))
         assert caught.value is error
+
+
+def test_a_pass_that_runs_out_of_memory_is_not_run_again_in_another_layout(images):
+    layouts = []
+    module = network(last=stop_with(RuntimeError("CUDA out of memory"))).float()
+    module.register_forward_pre_hook(lambda _, inputs: layouts.append(inputs[0].is_contiguous()))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        forward(module, images.float())
+    assert layouts == [False]  # channels last
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_differentiable(name):
 
 
 @pytest.mark.parametrize(
-    "shape", [(3, 3), (2, 3, 3), (1, 1, 2, 3, 3), (1, 0, 3, 3), (1, 2, 0, 3), (1, 2, 3, 0)], ids=str
+    "shape", [(3, 3), (1, 1, 1, 2, 3, 3), (1, 0, 3, 3), (1, 2, 0, 3), (1, 2, 3, 0)], ids=str
 )
 @pytest.mark.parametrize("name", ["channel_weights", "aggregated_map", "class_map", *OF_PAIRS])
 def test_wrong_shape_is_refused_by_name(name, shape):

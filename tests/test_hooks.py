@@ -46,10 +46,21 @@ def test_an_unknown_layer_raises_with_the_nearest_names():
         find_layer(module, "rope")  # half of its letters
 
 
+def test_the_nearest_names_include_every_path_of_a_shared_module(gap_network):
+    module = nn.ModuleDict({"body": gap_network, "features": gap_network.relu})
+    with pytest.raises(ValueError, match="the nearest are features"):
+        find_layer(module, "feature")
+
+
 @pytest.mark.parametrize("layer", [nn.ReLU(), 5, None, ("conv",), ["conv"]], ids=repr)
 def test_what_is_not_a_layer_of_the_network_is_refused(layer):
     with pytest.raises(ValueError, match="got"):
         find_layer(network(), layer)
+
+
+def test_the_whole_network_is_not_a_layer_of_it(gap_network):
+    with pytest.raises(ValueError, match="got Sequential: the nearest are "):
+        find_layer(gap_network, gap_network)
 
 
 # The network is left as found.

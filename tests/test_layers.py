@@ -6,8 +6,9 @@ import torchvision
 from modules import Apply, network
 from torch import nn
 
-from gmcam import capture
+from gmcam import Network, capture
 from gmcam.layers import discover, trace
+from gmcam.reshape import tokens
 
 NOISE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -34,7 +35,7 @@ def flags(module):
 @pytest.mark.parametrize("name", LAST_STAGES)
 def test_the_last_stage_of_torchvisions_networks_is_the_last_convolutional_map(name):
     module = torchvision.models.get_model(name, weights=None)
-    shapes, stages = discover(module, NOISE)
+    shapes, stages = discover(module, NOISE)[:2]
     stage, path = LAST_STAGES[name]
     assert list(stages.items())[-1] == (stage, path)
     maps = capture(module, NOISE, 0, path).maps[path]
@@ -43,7 +44,7 @@ def test_the_last_stage_of_torchvisions_networks_is_the_last_convolutional_map(n
 
 
 def test_the_stages_of_a_resnet_run_from_fine_to_coarse():
-    shapes, stages = discover(torchvision.models.resnet18(weights=None), torch.rand(1, 3, 224, 224))
+    shapes, stages = discover(torchvision.models.resnet18(weights=None), torch.rand(1, 3, 224, 224))[:2]
     assert stages == {
         "112x112": "relu",
         "56x56": "layer1",
@@ -81,7 +82,7 @@ def test_a_plain_network():
         nn.Flatten(),
         nn.Linear(8, 5),
     )
-    shapes, stages = discover(module, NOISE)
+    shapes, stages = discover(module, NOISE)[:2]
     assert stages == {"64x64": "1", "32x32": "4"}
     assert shapes == {
         "0": (4, 64, 64),
@@ -96,7 +97,7 @@ def test_a_plain_network():
 def test_a_convolution_to_one_map_per_class_is_not_a_stage(after):
     body = [nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU()]
     head = [nn.Conv2d(6, 5, 1), *after, nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    shapes, stages = discover(nn.Sequential(*body, *head), NOISE)
+    shapes, stages = discover(nn.Sequential(*body, *head), NOISE)[:2]
     assert stages == {"32x32": "1"}
     assert "2" not in shapes
 
@@ -128,13 +129,13 @@ def test_a_default_layer_may_be_the_convolution_that_looks_like_class_scores():
     module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 2, stride=2), nn.ReLU())
     module += nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert list(discover(module, NOISE)[1].items()) == [("64x64", "1")]
-    shapes, stages = discover(module, NOISE, last="3")
+    shapes, stages = discover(module, NOISE, last="3")[:2]
     assert list(stages.items()) == [("64x64", "1"), ("32x32", "3")]
     assert shapes["3"] == (5, 32, 32)
 
 
 def test_layers_that_reshape_turns_into_maps_count():
-    shapes, stages = discover(Tokens(), NOISE, lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (4, 4)))
+    shapes, stages = discover(Tokens(), NOISE, lambda t: t[:, 1:].transpose(1, 2).unflatten(2, (4, 4)))[:2]
     assert shapes == {"block": (6, 4, 4), "norm": (6, 4, 4)}
     assert stages == {"4x4": "norm"}
 
@@ -146,13 +147,31 @@ def swin():
 
 
 def vit():
-    return torchvision.models.VisionTransformer(64, 16, 2, 2, hidden_dim=8, mlp_dim=16)
+    torch.manual_seed(0)
+    module = torchvision.models.VisionTransformer(64, 16, 2, 2, hidden_dim=8, mlp_dim=16)
+    nn.init.normal_(module.heads.head.weight)  # it starts at zero, and nothing would have influence
+    return module
 
 
-@pytest.mark.parametrize("make", [Tokens, vit, swin])
-def test_a_transformer_without_reshape_is_refused(make):
-    with pytest.raises(ValueError, match=r"tokens.*gmcam\.Network\(module, reshape=…\)"):
-        discover(make().eval(), NOISE)
+# The class token alone is used after the last attention; Swin's maps have channels last.
+LAST_NORM = "encoder.layers.encoder_layer_1.ln_1"
+TRANSFORMERS = [(Tokens, None, (6, 4, 4), "norm"), (vit, tokens(1), (8, 4, 4), LAST_NORM)]
+TRANSFORMERS += [(swin, None, (16, 8, 8), "permute")]
+
+
+@pytest.mark.parametrize(("make", "reshape", "shape", "layer"), TRANSFORMERS)
+def test_a_transformers_default_layer_is_the_last_whose_cells_count(make, reshape, shape, layer):
+    found = discover(make().eval(), NOISE, reshape)
+    assert list(found.stages.values())[-1] == layer
+    assert (found.shapes[layer], found.fault) == (shape, "")
+
+
+def test_a_default_layer_before_more_than_a_tenth_of_the_layers_is_asked_for():
+    """After it only the class token counts. With a reshape, the reader has said what the tokens are."""
+    found = discover(vit().eval(), NOISE)
+    assert list(found.stages.values())[-1] == LAST_NORM
+    assert found.fault.startswith("expected a layer by name for tokens without a reshape, as the last with")
+    assert f"{LAST_NORM!r}, before " in found.fault
 
 
 def test_the_cut_into_patches_may_still_be_named():
@@ -182,7 +201,7 @@ AFTER_ONE_MAP = {
 @pytest.mark.parametrize("kind", AFTER_ONE_MAP)
 def test_a_convolutional_network_that_flattens_its_maps_is_not_a_transformer(kind):
     body = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU())
-    _, stages = discover(nn.Sequential(body, *AFTER_ONE_MAP[kind]), NOISE)
+    _, stages = discover(nn.Sequential(body, *AFTER_ONE_MAP[kind]), NOISE)[:2]
     assert stages == {"32x32": "2" if kind.startswith("deep") else "0"}
 
 
@@ -198,7 +217,7 @@ def test_a_decoders_last_convolution_is_its_last_stage():
         def forward(self, x):
             return self.fc(self.last(self.up(self.down(x))).mean((2, 3)))
 
-    _, stages = discover(HourGlass(), NOISE)
+    _, stages = discover(HourGlass(), NOISE)[:2]
     assert list(stages.items()) == [("16x16", "down"), ("32x32", "last")]
 
 
@@ -224,8 +243,10 @@ def test_a_module_that_runs_twice_has_no_single_map():
     ids=["perceptron", "convolution of one cell", "without weights"],
 )
 def test_a_network_without_maps_is_refused(module):
-    with pytest.raises(ValueError, match="a convolutional layer with height and width, got none"):
-        discover(module, NOISE)
+    network = Network(module, input_shape=(3, 64, 64))
+    for what in ("layers", "map_shapes", "default_layer"):
+        with pytest.raises(ValueError, match="a convolutional layer with height and width, got none"):
+            getattr(network, what)
 
 
 def test_discovering_leaves_the_network_and_the_random_state_alone():
@@ -280,8 +301,3 @@ def test_trace_leaves_no_hook_when_the_network_fails(gap_network, snapshot):
     with pytest.raises(RuntimeError):
         trace(gap_network, torch.zeros(1, 5, 8, 8, dtype=torch.float64))
     assert snapshot(gap_network) == before
-
-
-def test_trace_refuses_a_network_without_a_tensor_in_its_output(images):
-    with pytest.raises(ValueError, match="an output with a tensor in it, got a str"):
-        trace(network(last=lambda x: "words"), images)

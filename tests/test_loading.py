@@ -1,7 +1,10 @@
+import dataclasses
 import functools
 import hashlib
 import io
 import socket
+import sys
+import textwrap
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import URLError
@@ -11,6 +14,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import save_file
 
 import gmcam
 from gmcam import loading
@@ -114,17 +118,13 @@ def test_the_checkpoint_is_where_torch_looks_for_it(cache):
 
 @pytest.mark.parametrize(("name", "weights"), CLASSIFIERS, ids=lambda value: getattr(value, "name", value))
 def test_every_network_of_torchvision_has_its_preprocessing_and_classes(name, weights, monkeypatch):
-    module = torch.nn.Identity()
-    if name.startswith(("vit_", "swin_")):  # their layers are known by name
-        with torch.device("meta"):  # the architecture without its numbers
-            module = torchvision.models.get_model(name, weights=None)
-    monkeypatch.setattr(loading, "_pretrained", lambda *_: module)
+    monkeypatch.setattr(loading, "_pretrained", lambda *_: torch.nn.Identity())
     noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     network = gmcam.load(name, weights.name)
     assert torch.equal(network.preprocess(image), weights.transforms()(image))
     assert list(network.classes) == weights.meta["categories"]
-    assert (network.reshape is not None) == name.startswith(("vit_", "swin_"))
+    assert (network.reshape is not None) == name.startswith("vit_")  # of Swin, the shapes tell
 
 
 def test_an_unknown_network_raises_with_all_there_are():
@@ -258,6 +258,74 @@ def test_wrap_turns_a_preset_of_torchvision_into_a_preprocessing():
     assert network.preprocess.place_mask(mask).float().mean() == pytest.approx(0.5, abs=0.01)
 
 
+def preset(*last):
+    transforms = torchvision.transforms
+    steps = transforms.Resize(48), transforms.CenterCrop(32), transforms.ToTensor()
+    return transforms.Compose([*steps, *last])
+
+
+def test_wrap_measures_the_geometry_of_a_transform():
+    transform = preset(torchvision.transforms.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
+    network = gmcam.wrap(tiny(), transform)
+    measured = network.preprocess
+    assert (measured.resize, measured.crop, measured.squash) == (48, 32, False)
+    assert (measured.mean, measured.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    assert measured.interpolation == Image.Resampling.BILINEAR
+    assert network.input_shape == (3, 32, 32)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 91, 3), dtype=np.uint8))
+    assert torch.equal(measured(image), transform(image))
+    assert network.view(image).size == (40, 40)
+    # What evaluation does to squash the whole image.
+    squashed = dataclasses.replace(measured, squash=True)
+    plain = gmcam.Preprocessing(48, 32, measured.mean, measured.std, squash=True)
+    assert torch.equal(squashed(image), plain(image))
+    assert squashed.view(image) is image
+
+
+def test_a_transform_that_squashes_before_it_crops_shows_what_the_network_sees():
+    transforms = torchvision.transforms
+    steps = transforms.Resize((64, 64)), transforms.CenterCrop(48), transforms.ToTensor()
+    network = gmcam.wrap(tiny(), transforms.Compose(steps))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 256, 3), dtype=np.uint8))
+    view = network.view(image)
+    assert view.size == (192, 96)
+    mask = np.zeros((128, 256), dtype=bool)
+    mask[16:112, 32:224] = True  # all that is seen
+    assert network.preprocess.place_mask(mask).all()
+    mask[:, 128:] = False
+    assert network.preprocess.place_mask(mask).float().mean() == 0.5
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        torchvision.transforms.Grayscale(),
+        torchvision.transforms.RandomCrop(24),
+        torch.sqrt,
+        lambda x: x[[2, 0, 1]],
+    ],
+    ids=["one channel", "random", "other colours", "other channels"],
+)
+def test_a_transform_that_does_anything_else_stays_as_it_is(last):
+    transform = preset(last)
+    network = gmcam.wrap(tiny(), transform)
+    assert network.preprocess is transform
+    assert network.input_shape == tuple(transform(Image.new("RGB", (50, 50))).shape)
+
+
+def test_a_processor_that_fails_on_other_images_stays_as_it_is():
+    def processor(image):
+        raise RuntimeError("only my images")
+
+    network = gmcam.wrap(tiny(), processor)
+    assert (network.preprocess, network.input_shape) == (processor, (3, 224, 224))
+
+
+def test_what_is_given_to_wrap_overrides_what_a_model_knows():
+    network = gmcam.wrap(torchvision.models.squeezenet1_1(weights=None), output="sigmoid", name="mine")
+    assert (network.output, network.name, network.classes, network.reshape) == ("sigmoid", "mine", (), None)
+
+
 def test_wrap_keeps_any_other_processor_and_its_arguments():
     def processor(image):
         return torch.full((3, 8, 8), image.size[0] / 100)
@@ -291,11 +359,87 @@ def test_networks_of_other_packages_are_loaded_by_name():
         assert (network.name, len(network.classes)) == (name, 8)
 
 
+# Files of one's own.
+
+
+def write(path, text):
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+@pytest.mark.parametrize("name", ["build", "Model", "model"])
+def test_a_module_comes_from_a_function_a_class_or_is_there(name, tmp_path):
+    write(tmp_path / "neighbour.py", "SIZE = 7")
+    text = """
+        import torch
+        from neighbour import SIZE
+        class Model(torch.nn.Conv2d):
+            def __init__(self):
+                super().__init__(3, SIZE, 3)
+        def build():
+            return Model().train()
+        model = Model()
+    """
+    before = list(sys.path)
+    module = loading.build(write(tmp_path / "mine.py", text), name)
+    assert (module.out_channels, module.training) == (7, False)
+    assert sys.path == before
+
+
+BROKEN = {
+    "syntax": ("def build(:", "got SyntaxError: invalid syntax"),
+    "error": ("def build():\n    raise KeyError('a')", "got KeyError: 'a'"),
+    "argument": ("def build(size): ...", r"got TypeError: build\(\) missing 1 required"),
+    "no function": ("", "got KeyError: 'build'"),
+    "no module": ("def build(): return 3", "to return a torch.nn.Module, got a int: return the model"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_file_without_a_module_is_refused(text, message, tmp_path):
+    with pytest.raises(ValueError, match=rf"expected build in \S+mine.py .*{message}"):
+        loading.build(write(tmp_path / "mine.py", text), "build")
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["plain", "checkpoint of DataParallel"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".ckpt"])
+def test_weights_are_read_from_a_file(suffix, wrapped, tmp_path):
+    source, module, path = tiny(), tiny(), tmp_path / f"weights{suffix}"
+    state = source.state_dict()
+    if wrapped:
+        state = {f"module.{key}": value for key, value in state.items()}
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"epoch": 3, "state_dict": state} if wrapped else state, path)
+    loading.read_weights(module, path)
+    assert all(torch.equal(value, module.state_dict()[key]) for key, value in source.state_dict().items())
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path):
+    other, pickled, text = (tmp_path / name for name in ("other.pt", "pickled.pt", "text.safetensors"))
+    torch.save(torch.nn.Linear(3, 2).state_dict(), other)
+    torch.save(tiny(), pickled)
+    text.write_text("no weights")
+    for path in (other, pickled, text, tmp_path / "missing.pt"):
+        with pytest.raises(ValueError, match="expected weights of Sequential in") as caught:
+            loading.read_weights(tiny(), path)
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+
+
+def test_untrained_modules_have_a_logit_per_class():
+    assert loading.untrained("squeezenet1_1", ["no", "yes"]).num_classes == 2
+    assert loading.untrained("timm:test_vit", ["a", "b", "c"]).num_classes == 3
+    with pytest.raises(ValueError, match="for a file of weights, got 'collage-vgg': choose one"):
+        loading.untrained("collage-vgg")
+
+
 # Transformers, with random weights.
 
 STAGES = {
     "vit_b_16": {"14x14": "encoder.layers.encoder_layer_11.ln_1"},
-    "swin_t": {"56x56": "features.1", "28x28": "features.3", "14x14": "features.5", "7x7": "features.7"},
+    "swin_t": {"56x56": "features.1", "28x28": "features.3", "14x14": "features.5", "7x7": "permute"},
 }
 METHODS_OF_TOKENS = ["grad_cam", "gmcam", "layer_cam", "eigen_cam", "integrated_grad_cam", "score_cam"]
 SIZE = (3, 224, 224)
@@ -361,15 +505,17 @@ def test_the_methods_that_take_tokens(small, method):
         assert f"{result.raw.shape[1]}x{result.raw.shape[2]}" == small.default_layer
 
 
-@pytest.mark.parametrize("method", ["cam", "full_grad", "ablation_cam", "relevance_cam", "captum.deep_lift"])
-def test_a_method_that_needs_a_convolutional_map_refuses_a_transformer(small, method):
-    with pytest.raises(ValueError, match=f"convolutional maps for {method}, got the tokens of {small.name}"):
-        gmcam.explain(small, torch.rand(1, *SIZE), 0, method=method)
-
-
 @pytest.fixture(scope="module")
 def small_vit():
     return loaded("vit_b_16", lambda: small_transformer("vit_b_16"))
+
+
+@pytest.mark.parametrize("method", ["cam", "full_grad", "ablation_cam", "relevance_cam", "captum.deep_lift"])
+def test_a_method_that_needs_a_convolutional_map_refuses_a_vision_transformer(small_vit, method):
+    with pytest.raises(
+        ValueError, match=f"convolutional maps for {method}, got the tokens of {small_vit.name}"
+    ):
+        gmcam.explain(small_vit, torch.rand(1, *SIZE), 0, method=method)
 
 
 def test_a_vision_transformer_has_one_input_size(small_vit):
@@ -379,7 +525,7 @@ def test_a_vision_transformer_has_one_input_size(small_vit):
 
 def test_each_token_of_a_vision_transformer_is_in_its_cell_and_the_class_token_in_none(small_vit):
     tokens = torch.arange(197.0)[None, :, None].expand(1, 197, 8)
-    assert small_vit.as_maps(tokens)[0, 3].tolist() == [
+    assert small_vit.as_maps(tokens, "encoder.dropout")[0, 3].tolist() == [
         [1 + 14 * i + j for j in range(14)] for i in range(14)
     ]
 
@@ -394,7 +540,7 @@ def test_a_change_in_a_corner_of_the_image_changes_the_map_there(small, row, col
         3, side, side
     )
     tokens = capture(small.module, images, 0, layer, gradients=False, any_shape=True).maps[layer]
-    before, after = small.as_maps(tokens)
+    before, after = small.as_maps(tokens, layer)
     changed = (before != after).any(0)
     assert changed.shape == (cells, cells)
     assert changed.nonzero().tolist() == [[row, column]]

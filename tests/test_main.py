@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import save_file
 
 import gmcam
 from gmcam import loading
@@ -62,7 +64,7 @@ def test_explain_prints_the_top_classes_and_writes_a_png(desk, capsys):
     for line, value, index in zip(classes, *probabilities, strict=False):
         assert line == f"{value:7.2%}  {network.classes[index]}"
     assert len(classes) == 5
-    assert last == "wrote cat-gmcam.png"
+    assert last == "wrote cat-gmcam.png: layer stage4, after 75% of the layers with weights"
     assert errors == ""
     with Image.open("cat-gmcam.png") as written:
         assert written.format == "PNG"
@@ -103,6 +105,135 @@ def test_an_existing_output_is_replaced_and_nothing_else_is_left(desk, capsys):
     assert not [path for path in desk.iterdir() if path.name.startswith(".")]
 
 
+# A network of one's own.
+
+NETWORK = """
+import torch
+
+def build():
+    torch.manual_seed(0)
+    head = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), *head)
+
+def broken():
+    raise RuntimeError("no data\\nanywhere")
+
+class Fixed(torch.nn.Module):
+    def forward(self, x):
+        assert x.shape[-1] == 32, "32 pixels"
+        return x.mean((2, 3))
+"""
+
+
+@pytest.fixture
+def own(desk):
+    """The working folder with a network of three classes, its weights and its classes."""
+    Path("mymodel.py").write_text(NETWORK)
+    module = loading.build(Path("mymodel.py"), "build")
+    with torch.no_grad():
+        module[4].bias.copy_(torch.tensor([0.0, 3.0, 1.0]))
+    save_file(module.state_dict(), "w.safetensors")
+    torch.save(module.state_dict(), "w.pt")
+    Path("names.txt").write_text("cat\n\n cup \nGrüße\n", encoding="utf-8")
+    Path("latin.txt").write_bytes("Grüße".encode("latin-1"))
+    Path("two.txt").write_text("cat\ncup\n")
+    return module
+
+
+OWN = ["--network", "mymodel.py:build"]
+
+
+@pytest.mark.parametrize("weights", ["w.safetensors", "w.pt"])
+def test_a_network_of_ones_own_is_explained(weights, own, capsys):
+    given = ["--classes", "names.txt", "--size", "64", "--mean", "0.5,0.4,0.3", "--std", "0.25"]
+    assert main(["explain", "cat.png", *OWN, "--weights", weights, *given]) == 0
+    *classes, last = capsys.readouterr().out.splitlines()
+    preprocess = gmcam.Preprocessing(64, 64, (0.5, 0.4, 0.3), (0.25, 0.25, 0.25))
+    network = gmcam.wrap(own, preprocess, ["cat", "cup", "Grüße"])
+    expected = network.probabilities("cat.png")[0]
+    order = expected.argsort(descending=True).tolist()
+    assert classes == [f"{expected[index]:7.2%}  {network.classes[index]}" for index in order]
+    assert last == "wrote cat-gmcam.png: layer 1, after 50% of the layers with weights"
+
+
+def test_its_outputs_may_be_sigmoids_or_no_probabilities(own, capsys):
+    module = gmcam.wrap(own, gmcam.Preprocessing(224, 224))
+    logits = module.module(module.prepare("cat.png"))[0]
+    assert main(["explain", "cat.png", *OWN, "--weights", "w.pt", "--output", "sigmoid"]) == 0
+    top = logits.sigmoid().max()
+    assert capsys.readouterr().out.startswith(f"{top:7.2%}  class 1\n")
+    assert main(["explain", "cat.png", *OWN, "--weights", "w.pt", "--output", "none", "--class", "2"]) == 0
+    assert capsys.readouterr().out.startswith(f"{logits[2]:9.3f}  class 2\n")
+
+
+def test_the_layers_of_a_network_of_ones_own(own, capsys):
+    assert main(["layers", "mymodel.py:build", "--size", "32"]) == 0
+    assert "4 x   30 x   30  30x30 (default)" in capsys.readouterr().out
+
+
+def test_trained_weights_of_a_known_network(desk, capsys):
+    network = loading.untrained("timm:test_resnet", ["cat", "cup"])
+    save_file(network.state_dict(), "mine.safetensors")
+    Path("two.txt").write_text("cat\ncup\n")
+    given = ["--weights", "mine.safetensors", "--classes", "two.txt", "--mean", "0.5"]
+    assert main(["explain", "cat.png", "--network", "timm:test_resnet", *given, "--class", "cup"]) == 0
+    printed = capsys.readouterr().out
+    assert "cat\n" in printed and "cup\n" in printed
+
+
+def test_a_method_without_a_layer_names_none(desk, capsys):
+    assert main(["explain", "cat.png", "--method", "captum.saliency"]) == 0
+    assert capsys.readouterr().out.endswith("wrote cat-captum.saliency.png\n")
+
+
+def test_evaluate_takes_a_network_of_ones_own(own, capsys):
+    Path("names.txt").write_text("cat\ncup\nflower\n")
+    arguments = ["--dataset", "collage", "--limit", "2", "--methods", "grad_cam", "--pixels", "0"]
+    arguments += [*OWN, "--classes", "names.txt", "--out", "run", "--mean", "class"]
+    assert main(["evaluate", *arguments]) == 0
+    assert "wrote run" in capsys.readouterr().out
+
+
+BAD_NETWORKS = {
+    "no function": (["--network", "mymodel.py"], "expected a function in mymodel.py that returns"),
+    "another function": (["--network", "mymodel.py:model"], "got KeyError: 'model'"),
+    "no file": (["--network", "no.py:build"], "expected build in no.py that returns a torch.nn.Module, got"),
+    "an error inside": (
+        ["--network", "mymodel.py:broken"],
+        "got RuntimeError: no data: pass FILE.py:FUNCTION",
+    ),
+    "another size": (
+        ["--network", "mymodel.py:Fixed"],
+        "for inputs (3, 224, 224), got AssertionError: 32 pix",
+    ),
+    "unknown timm": (["--network", "timm:resnet18x"], "expected the name of a timm model, got 'resnet18x'"),
+    "weights of another": (
+        ["--network", "squeezenet1_1", "--weights", "w.pt"],
+        "expected weights of SqueezeNet in w.pt, which cannot be loaded",
+    ),
+    "no weights": ([*OWN, "--weights", "no.pt"], "expected weights of Sequential in no.pt"),
+    "no classes": ([*OWN, "--classes", "no.txt"], "No such file"),
+    "classes in latin-1": (
+        [*OWN, "--classes", "latin.txt"],
+        "expected class names in latin.txt, one per line",
+    ),
+    "too few classes": ([*OWN, "--classes", "two.txt"], "expected 3 class names, got 2"),
+    "output": ([*OWN, "--output", "tanh"], "expected --output softmax, sigmoid or none, got tanh"),
+    "size": ([*OWN, "--size", "224,224"], "expected --size as one number, got 224,224"),
+    "fraction": ([*OWN, "--size", "22.4"], "expected --size as one number, got 22.4"),
+    "mean": ([*OWN, "--mean", "0.5,0.5"], "expected --mean as 1 or 3 numbers with commas, got 0.5,0.5"),
+    "std": ([*OWN, "--std", "0"], "expected --std as 1 or 3 numbers with commas, got 0"),
+    "text": ([*OWN, "--std", "a"], "expected --std as 1 or 3 numbers with commas, got a"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_NETWORKS.values(), ids=BAD_NETWORKS)
+def test_a_network_that_cannot_be_is_refused_in_one_line(arguments, message, own, desk, capsys):
+    before = files(desk)
+    assert_refused(main(["explain", "cat.png", *arguments]), capsys, message)
+    assert {name: time for name, time in files(desk).items() if name != "__pycache__"} == before
+
+
 BAD_INPUT = {
     "missing file": (["missing.png"], "got missing.png (No such file or directory)"),
     "folder": (["folder.png"], "got folder.png (Is a directory)"),
@@ -124,7 +255,7 @@ BAD_INPUT = {
     "unknown layer": (["cat.png", "--layer", "stage9"], "got 'stage9': the nearest are stage"),
     "layer without height and width": (
         ["cat.png", "--layer", "head.0"],
-        "name a layer whose output has height",
+        "expected maps at layer 'head.0', got (1, 96)",
     ),
     "unknown method": (["cat.png", "--method", "gradcamm"], "got 'gradcamm': "),
     "cam without pooling": (["cat.png", "--method", "cam"], "use grad_cam"),
@@ -251,7 +382,7 @@ def test_a_command_line_that_does_not_parse_shows_the_usage(arguments, capsys):
 def test_python_m_gmcam_explains_an_image(desk):
     completed = as_a_command("explain", "cat.png", "--class", "cat", cwd=desk)
     assert (completed.returncode, completed.stderr) == (0, "")
-    assert completed.stdout.endswith("wrote cat-gmcam.png\n")
+    assert completed.stdout.startswith("wrote", completed.stdout.index("wrote cat-gmcam.png: layer stage4"))
     assert (desk / "cat-gmcam.png").stat().st_mode & 0o777 == 0o644
 
 

@@ -400,11 +400,11 @@ def test_the_default_layer_of_a_transformer_is_its_argument(transformer):
     assert transformer.layers == {"2x3": "blocks.1.norm"}
 
 
-def test_a_transformer_without_reshape_has_no_default_layer(transformer, patches):
+def test_a_transformer_that_reads_its_class_token_asks_for_the_layer(transformer, patches):
     with pytest.raises(ValueError, match=r"tokens.*gmcam\.Network\(module, reshape=…\)"):
         explain(transformer.module, patches, 0)
     assert explain(transformer.module, patches, 0, layer="cut").layer == "cut"
-    with pytest.raises(ValueError, match=r"^Transformer: .*got 'blocks.2': .* blocks.1, .*tokens"):
+    with pytest.raises(ValueError, match=r"^Transformer: .*got 'blocks.2': .* blocks.1, .*2x3 \(blocks.0\)"):
         explain(transformer.module, patches, 0, layer="blocks.2")
 
 

@@ -70,6 +70,12 @@ def test_the_callers_tensor_of_targets_is_copied():
     assert resolved.tolist() == [2, 0, 1]
 
 
+@pytest.mark.parametrize("target", [2, [2, 0, 1], None], ids=repr)
+def test_indices_are_on_the_device_of_the_output(target):
+    values, resolved = scores_of(LOGITS.to("meta"), target, 3)  # a device without values
+    assert values.device == resolved.device == torch.device("meta")
+
+
 UNFIT = [
     (3, "a class from 0 to 2, got 3"),
     ([0, -1, 2], "a class from 0 to 2, got -1"),

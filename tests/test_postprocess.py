@@ -305,7 +305,7 @@ def test_maps_without_cells_are_empty():
 
 
 @pytest.mark.parametrize("step", [smooth, min_max, lambda maps: upsample(maps, (4, 4))])
-@pytest.mark.parametrize("shape", [(3, 3), (1, 1, 3, 3)], ids=str)
+@pytest.mark.parametrize("shape", [(3,), (1, 1, 1, 3, 3)], ids=str)
 def test_other_shapes_are_refused(step, shape):
     with pytest.raises(ValueError, match=r"expected saliency maps \(N, h, w\), got"):
         step(torch.zeros(shape))

@@ -188,10 +188,10 @@ def test_a_query_has_maps_and_gradients_in_float32_at_least(gap_network, images)
 
 
 def test_rows_are_an_image_and_a_target_for_each_map(gap_network, images):
-    rows, target = query_at(gap_network, images, [2, 0, 1]).rows(torch.tensor([2, 0]))
+    rows, target, _ = query_at(gap_network, images, [2, 0, 1]).rows(torch.tensor([2, 0]))
     assert torch.equal(rows, images[[2, 0]])
     assert target.tolist() == [1, 2]
-    rows, target = query_at(gap_network, images[:1], [2, 0, 1]).rows()
+    rows, target, _ = query_at(gap_network, images[:1], [2, 0, 1]).rows()
     assert torch.equal(rows, images[[0, 0, 0]])
     assert target.tolist() == [2, 0, 1]
 

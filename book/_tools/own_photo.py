@@ -156,6 +156,7 @@ def description(network: Network) -> dict[str, Any]:
         "licence": licence,
         "accuracy": accuracy,
         "classes": network.classes,
+        "output": network.output,
         "layers": [
             {"path": path, "label": label, "shape": network.map_shapes[path], "cam": has_cam(network, path)}
             for label, path in network.layers.items()

@@ -111,7 +111,8 @@ def measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[d
     methods, layer, sigma = choices.methods, choices.layer, choices.sigma
     results, columns = compare(network, inputs, targets, methods=methods, layer=layer, sigma=sigma), []
     for result in results:
-        before = torch.as_tensor(result.probability).float()
+        nothing = torch.full_like(result.score, torch.nan)  # where the output has no probabilities
+        before = (nothing if result.probability is None else result.probability).float()
         values = {"target": targets, "probability": before, "score": result.score, "empty": result.empty}
         values |= _localisation(result.maps, cases, choices)
         if choices.zone is not None:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from gmcam._extras import require
+from gmcam.capture import INPUT, capture
 from gmcam.explaining import Result, explain
 from gmcam.lab.embedding import figure, to_width
 from gmcam.network import Network
@@ -27,13 +28,18 @@ FAST = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
 
 
 class _Subject:
-    """The current image: its view, its probabilities, and the maps computed so far."""
+    """The current image: its view, its classes' probabilities (their logits where the network has none), and
+    the maps computed so far."""
 
     def __init__(self, network: Network, image: ImageSource) -> None:
         self.network = network
         self.inputs = network.prepare(image)  # refuses an image that is too slender before it is enlarged
         self.view = to_width(network.view(image), WIDTH)
-        self.probabilities = network.probabilities(self.inputs)[0].tolist()
+        if network.output is None:
+            logits = capture(network.module, self.inputs, layer=INPUT, gradients=False).logits
+            self.values, self.form = logits[0].tolist(), "{:.2f}"
+        else:
+            self.values, self.form = network.probabilities(self.inputs)[0].tolist(), "{:.1%}"
         self.results: dict[tuple[int, str, str], Result] = {}
 
     def result(self, index: int, layer: str, method: str) -> Result:
@@ -43,11 +49,12 @@ class _Subject:
         return self.results[key]
 
     def by_probability(self) -> list[int]:
-        return sorted(range(len(self.probabilities)), key=lambda index: -self.probabilities[index])
+        return sorted(range(len(self.values)), key=lambda index: -self.values[index])
 
     def options(self, indices: list[int]) -> list[tuple[str, int]]:
-        """Labels of classes, with their probabilities, and their indices."""
-        return [(f"{self.network.class_name(i)} ({self.probabilities[i]:.1%})", i) for i in indices]
+        """Labels of classes, with their values, and their indices."""
+        names = self.network.class_name
+        return [(f"{names(i)} ({self.form.format(self.values[i])})", i) for i in indices]
 
 
 def explorer(

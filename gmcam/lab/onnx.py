@@ -76,15 +76,15 @@ def export_onnx(
     layers = [layer] if layer is None or isinstance(layer, str | nn.Module) else list(layer)
     paths = list(dict.fromkeys(network.layer_path(each) for each in layers))
     outputs = ["logits", *(f"{kind}:{name}" for name in paths for kind in ("maps", "gradients"))]
-    any_shape = network.reshape is not None
 
     def run(image: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-        def score(logits: Tensor) -> Tensor:
-            return (logits * weights).sum(1)
+        def score(output: Any) -> Tensor:
+            return (network.logits_of(output) * weights).sum(1)
 
-        captured = capture(network.module, image, score, paths, any_shape=any_shape)
-        maps = (kind[name] for name in paths for kind in (captured.maps, captured.gradients))
-        return (captured.logits, *map(network.as_maps, maps))
+        captured = capture(network.module, image, score, paths, any_shape=True)
+        kinds = (captured.maps, captured.gradients)
+        maps = (network.as_maps(kind[name], name) for name in paths for kind in kinds)
+        return (captured.logits, *maps)
 
     with written_whole(Path(path)) as unfinished:
         cases = _cases(network, paths, image)

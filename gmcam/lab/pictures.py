@@ -160,9 +160,8 @@ def pipeline(
     if channels < 1:
         raise ValueError(f"expected at least one channel, got {channels}")
     path, index = network.layer_path(layer), network.class_index(target)
-    any_shape = network.reshape is not None
-    captured = capture(network.module, network.prepare(image), index, path, any_shape=any_shape)
-    M, C = (network.as_maps(maps[path]).float() for maps in (captured.maps, captured.gradients))
+    captured = capture(network.module, network.prepare(image), index, path, any_shape=True)
+    M, C = (network.as_maps(maps[path], path).float() for maps in (captured.maps, captured.gradients))
     weights = equations.channel_weights(C)
     guidance, base, guided = (
         f(M, C)[0] for f in (equations.guidance_map, equations.grad_cam, equations.gmcam)

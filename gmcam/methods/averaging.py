@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from gmcam import equations
 from gmcam.chunks import in_chunks, is_out_of_memory
+from gmcam.postprocess import resize
 from gmcam.registry import Query, method, require_counts, with_progress
 
 
@@ -13,7 +14,8 @@ from gmcam.registry import Query, method, require_counts, with_progress
 def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
     """ReLU(Σ_k mean(up(M_k)) ⊙ mean(up(C_k))), means over input sizes, at the first size's resolution.
 
-    The image is enlarged (bicubic) to 224, 324, … 924 pixels, or by these factors; maps bilinearly. Without a
+    The image is enlarged (bicubic; signals and volumes linearly) to 224, 324, … 924 pixels, or by these
+    factors; maps bilinearly. Without a
     target, sizes of another top class than the first's are skipped, as in the authors' code. A map without
     positive values is zero (NaN there). ``chunk_size``: channels up-sampled at a time; all maps are kept, for
     eight sizes 61 times the memory of the first. Raises ``ValueError`` for a network of fixed input size.
@@ -21,10 +23,11 @@ def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
     require_counts(sizes=sizes, chunk_size=chunk_size)
     target, counted, maps, gradients = query.captured.target, [], [], []
     top = target if query.target is None and isinstance(target, Tensor) else None
+    cells, enlarging = query.M.ndim - 2, {3: "linear", 4: "bicubic", 5: "trilinear"}[query.inputs.ndim]
     for number in with_progress(range(sizes), "CAMERAS"):
-        size = [round(side * (1 + number * 100 / 224)) for side in query.size]
+        size = [round(side * (1 + number * 100 / 224)) for side in query.inputs.shape[2:]]
         try:
-            captured = query.again(F.interpolate(query.inputs, size, mode="bicubic"), target)
+            captured = query.again(F.interpolate(query.inputs, size, mode=enlarging), target)
         except (RuntimeError, AssertionError) as error:
             if number == 0 or is_out_of_memory(error):
                 raise
@@ -32,13 +35,13 @@ def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
             fault += f" {size[0]} x {size[1]} ({error}): use a method of one input size"
             raise ValueError(fault) from error
         counts = query.M.new_ones(1) if top is None else captured.logits.argmax(1) == top
-        counted.append(counts[:, None, None, None])
-        maps.append(query.network.as_maps(captured.maps[query.layer]))
-        gradients.append(query.network.as_maps(captured.gradients[query.layer]))
+        counted.append(counts.view(-1, 1, *[1] * cells))
+        maps.append(captured.maps[query.layer])
+        gradients.append(captured.gradients[query.layer])
 
     def mean(stacks: list[Tensor], channels: Tensor) -> Tensor:
         dtype, start = query.M.dtype, query.M.new_zeros(1)
-        ups = (F.interpolate(stack[:, channels].to(dtype), query.size, mode="bilinear") for stack in stacks)
+        ups = (resize(stack[:, channels].to(dtype), query.size) for stack in stacks)
         return sum((counts * up for counts, up in zip(counted, ups, strict=True)), start) / sum(counted)
 
     channels = torch.arange(query.M.shape[1])
@@ -57,13 +60,13 @@ def integrated_grad_cam(query: Query, steps: int = 50, chunk_size: int = 8) -> T
     raw = torch.zeros_like(query.M[:, 0])
 
     def grad_cam_at(points: Tensor) -> Tensor:
-        inputs, target = query.rows(points // steps)
-        scale = (points % steps)[:, None, None, None].to(raw.dtype) / steps
-        captured = query.again(inputs * scale.to(inputs.dtype), target)
-        kinds = (captured.maps, captured.gradients)
-        return equations.grad_cam(*(query.network.as_maps(kind[query.layer]).to(raw.dtype) for kind in kinds))
+        inputs, target, extra = query.rows(points // steps)
+        scale = (points % steps).view(-1, *[1] * (inputs.ndim - 1)).to(raw) / steps
+        captured = query.again(inputs * scale.to(inputs.dtype), target, extra)
+        M, C = captured.maps[query.layer], captured.gradients[query.layer]
+        return equations.grad_cam(M.to(raw.dtype), C.to(raw.dtype))
 
-    points = torch.arange(len(raw) * steps, device=raw.device)  # all steps of the first map, then the second
+    points = torch.arange(len(raw) * steps)  # all steps of the first map, then the second
     for chunk, maps in in_chunks(grad_cam_at, points, chunk_size, "Integrated Grad-CAM"):
-        raw.index_add_(0, chunk // steps, maps)
+        raw.index_add_(0, (chunk // steps).to(raw.device), maps)
     return raw

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from gmcam._hooks import forward, left_as_found, without_gradients
+from gmcam._hooks import Extra, forward, left_as_found, without_gradients
+from gmcam.outputs import logits_of
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish)
 _FUNCTIONS = (F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.hardswish)
@@ -56,12 +57,14 @@ _MODULES: dict[Any, Callable[..., nn.Module]] = {
 _IN_PLACE = (operator.iadd, torch.relu_, "add_", "relu_")
 
 
-def canonical(module: nn.Module, leaf: str = "", example: Tensor | None = None) -> fx.GraphModule:
+def canonical(
+    module: nn.Module, leaf: str = "", example: Tensor | None = None, extra: Extra = ()
+) -> fx.GraphModule:
     """``module`` with a separate module for every addition, activation, mean, pooling and repeated module.
 
     Weights are shared with ``module``, which does not change. ``leaf``: dotted path of a module that stays
-    whole. ``example``: inputs on which both must agree. Raises ``ValueError`` where ``torch.fx`` cannot trace
-    the network (steps depend on the image) or loses a step (an overwritten tensor is read).
+    whole. ``example``, ``extra``: inputs on which both must agree. Raises ``ValueError`` where ``torch.fx``
+    cannot trace the network (steps depend on the image) or loses a step (an overwritten tensor is read).
     """
     tracer = fx.Tracer()
     is_leaf = tracer.is_leaf_module
@@ -92,7 +95,7 @@ def canonical(module: nn.Module, leaf: str = "", example: Tensor | None = None) 
     network.recompile()
     if example is not None:
         with without_gradients(module):
-            expected, output = forward(module, example), forward(network, example)
+            expected, output = (logits_of(forward(each, example, extra)) for each in (module, network))
         if not torch.allclose(expected, output, rtol=1e-2 if example.dtype.itemsize < 4 else 1e-4, atol=1e-4):
             raise ValueError(_UNTRACEABLE.format(type(module).__name__, "the outputs differ"))
     return network

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gmcam._extras import require
-from gmcam._hooks import find_layer, forward, left_as_found
+from gmcam._hooks import Extra, find_layer, forward, left_as_found
 from gmcam.chunks import halving, in_chunks
 from gmcam.methods.canonical import ACTIVATIONS, canonical
+from gmcam.outputs import bound
 from gmcam.registry import METHODS, Compute, Query, method, no_layer, require_counts, with_progress
 
 _CAPTUM = "Kokhlikyan et al., arXiv:2009.07896, 2020"
@@ -46,7 +47,8 @@ def _squares(query: Query, share: int = 7, chunk_size: int = 16) -> dict[str, An
 
 def _method(name: str, source: str, **fields: Any) -> Callable[[Compute], Compute]:
     path = "captum." + re.sub("(?<=.)(?=[A-Z])", "_", name).lower()
-    return method(path, title=f"Captum: {name}", source=source, gradients=False, **fields)
+    fields |= {"gradients": False, "images_only": True}
+    return method(path, title=f"Captum: {name}", source=source, **fields)
 
 
 def _register(name: str, source: str, formula: str = "", rules: Rules = (), arguments: Any = None) -> None:
@@ -65,18 +67,26 @@ def _attribute(name: str, rules: Rules, arguments_of: Any, query: Query, **optio
     arguments = arguments_of(query, **options)
 
     def attribute(indices: Tensor, size: int = 0) -> Tensor:
-        inputs, target = query.rows(indices)
+        inputs, target, _ = query.rows(indices)
+        images, function = query.images_at(indices), query.captured.target
         chunks = {_CHUNKS[name]: size} if size else {}
-        index, scores = (None, target) if callable(target) else (target, nn.Identity())
+        index = None if callable(target) else target
+
+        def score(changed: Tensor) -> Tensor:  # Captum repeats all rows for each step
+            rows = images.repeat(len(changed) // len(images))
+            output = forward(network, changed, query.extra_at(rows))
+            return bound(function, rows)(output) if callable(function) else query.network.logits_of(output)
+
         scored = nn.Sequential(network)  # because Captum expects a module
-        vars(scored)["forward"] = lambda inputs: scores(forward(network, inputs))
+        vars(scored)["forward"] = score
         explained = algorithm(scored, *layer)
         maps: Tensor = explained.attribute(inputs, target=index, **arguments | chunks).detach()
         return maps.mean(1) if name == "Occlusion" else maps.sum(1)  # a square's effect, for every colour
 
     with warnings.catch_warnings(), left_as_found(module), torch.inference_mode(False), torch.enable_grad():
         warnings.filterwarnings("ignore", module=r"captum\b")  # it announces its hooks
-        network = with_rules(module, query.inputs[:1], name, rules) if rules else module
+        first, extra = query.inputs[:1], query.extra_at(torch.tensor([0]))
+        network = with_rules(module, first, name, rules, extra) if rules else module
         layer = [find_layer(module, query.layer)[1]] if name.startswith("Layer") else []
         rows = torch.arange(len(query.captured.scores))
         if name not in _CHUNKS:
@@ -88,9 +98,9 @@ def _attribute(name: str, rules: Rules, arguments_of: Any, query: Query, **optio
         return torch.cat(raw)
 
 
-def with_rules(module: nn.Module, example: Tensor, name: str, rules: Rules) -> nn.Module:
+def with_rules(module: nn.Module, example: Tensor, name: str, rules: Rules, extra: Extra = ()) -> nn.Module:
     """``module`` with a module for every step; ``ValueError`` for activations other than ``rules``."""
-    network = canonical(module, example=example)
+    network = canonical(module, example=example, extra=extra)
     for path, part in list(network.named_children()):
         if isinstance(part, nn.ReLU6):  # Captum finds rules by type, and that for nn.ReLU holds here
             rectifier = nn.ReLU()

@@ -1,17 +1,19 @@
 """FullGrad and Smooth FullGrad: the score as a sum over the input and all biases."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gmcam.capture import INPUT, Capture, capture
+from gmcam.capture import INPUT, Capture, Recording
 from gmcam.chunks import in_chunks
 from gmcam.network import Network
 from gmcam.registry import Query, method, no_layer, require_counts, with_progress
 
-_full_gradient_method = partial(method, source="Srinivas and Fleuret, NeurIPS 2019", convolutional=True)
+_SOURCE = "Srinivas and Fleuret, NeurIPS 2019"
+_full_gradient_method = partial(method, source=_SOURCE, convolutional=True, images_only=True)
 
 
 def _input_and_biases(module: nn.Module) -> list[str]:
@@ -46,9 +48,11 @@ def smooth_full_grad(
     network, layers = query.network, _input_and_biases(query.network.module)
 
     def summed_terms(row: int, noises: Tensor) -> dict[str, Tensor]:
-        images, target = query.rows(torch.full((len(noises),), row))
+        images, target, extra = query.rows(torch.full((len(noises),), row))
         noisy = images + noise * (images[0].max() - images[0].min()) * noises.to(images)
-        captured = capture(network.module, noisy, target, layers, any_shape=True, skip_idle=True)
+        more: dict[str, Any] = {"extra": extra, "classes": len(network.classes)}
+        recording = Recording(network.module, noisy, layers, any_shape=True, skip_idle=True, **more)
+        captured = recording.capture(target)
         terms = full_gradient(network, captured)
         terms[INPUT] = terms[INPUT].sum(1, keepdim=True)
         return {name: term.sum(0, keepdim=True) for name, term in terms.items()}
@@ -105,7 +109,7 @@ def _bias(part: nn.Module) -> Tensor | None:
     return torch.full((1,), 6.0) if isinstance(part, nn.ReLU6) else None
 
 
-def _add_up(terms: dict[str, Tensor], size: tuple[int, int]) -> Tensor:
+def _add_up(terms: dict[str, Tensor], size: tuple[int, ...]) -> Tensor:
     """Σ ψ over the terms that are maps, (T, K, h, w) each → (T, H, W)."""
     raw = torch.zeros((), device=terms[INPUT].device)
     for term in (term for term in terms.values() if term.ndim == 4):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from gmcam import equations
+from gmcam.equations import cells
 from gmcam.registry import Query, method
 
 _FAHIM = "Fahim, Saqib, Siam, Jung, Sensors 22(17):6516, 2022"
@@ -19,16 +20,25 @@ def cam(query: Query) -> Tensor:
     M, target, logits = query.M, query.captured.target, query.captured.logits
     if not isinstance(target, Tensor):
         raise ValueError("expected a class as target of cam, got a function: use grad_cam")
-    linear = [part for part in query.network.module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    linear = [
+        part
+        for part in query.network.module.modules()
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    ]
     weights = linear[-1].weight.detach().flatten(1) if linear else M.new_zeros(0, 0)
     reason = " (no weight per channel)"
+    biases = (
+        weights.new_zeros(len(weights)) if not linear or linear[-1].bias is None else linear[-1].bias.detach()
+    )
+    if len(weights) == 1 and logits.shape[1] == 2:  # one logit z for two classes, −z and z
+        weights, biases = torch.cat([-weights, weights]), torch.cat([-biases, biases])
     if weights.shape == (logits.shape[1], M.shape[1]):
         raw, reason = equations.class_map(M, weights[target].to(M.dtype)), ""
-        bias = M.new_zeros(len(M)) if (b := linear[-1].bias) is None else b.detach()[target].to(M.dtype)
-        with_bias = raw + bias[:, None, None]
+        bias = biases[target].to(M.dtype)
+        with_bias = raw.flatten(1) + bias[:, None]
         half = min(logits.dtype.itemsize, query.captured.maps[query.layer].dtype.itemsize) < 4
-        tolerance = (3e-2 if half else 1e-3) * (with_bias.abs().mean((1, 2)) + bias.abs() + 1e-6)
-        for mean in (with_bias.mean((1, 2)), with_bias.relu().mean((1, 2))):
+        tolerance = (3e-2 if half else 1e-3) * (with_bias.abs().mean(1) + bias.abs() + 1e-6)
+        for mean in (with_bias.mean(1), with_bias.relu().mean(1)):
             if torch.all((mean - query.captured.scores).abs() <= tolerance):
                 return raw
     fault = f"got something else in {query.network.name}{reason}: use grad_cam"
@@ -70,20 +80,20 @@ def grad_cam_pp(query: Query) -> Tensor:
     by a fifth and more). Their factor e^Y, equal for all cells, is omitted; 1 / (2 + C Σ M) is computed.
     """
     M, C = query.M, query.C
-    denominator = 2 + C * M.sum((2, 3), keepdim=True)
+    denominator = 2 + C * M.sum(cells(M), keepdim=True)
     alpha = torch.where(denominator == 0, C**2, 1 / denominator).masked_fill(C <= 0, 0)
-    total = alpha.sum((2, 3), keepdim=True)
+    total = alpha.sum(cells(M), keepdim=True)
     alpha = alpha / total.masked_fill(total == 0, 1)
-    return equations.class_map(M, (alpha * C.relu()).sum((2, 3))).relu()
+    return equations.class_map(M, (alpha * C.relu()).sum(cells(M))).relu()
 
 
 @method("x_grad_cam", title="XGrad-CAM", source="Fu et al., BMVC 2020")
 def x_grad_cam(query: Query) -> Tensor:
     """ReLU(Σ_k w_k M_k), w_k = Σ_ij C_k ⊙ M_k / Σ_ij M_k, or 0 where Σ M_k rounds to 0 (unstable nearby)."""
     M, C = query.M, query.C
-    total = M.sum((2, 3))
-    undefined = total.abs() <= 8 * torch.finfo(M.dtype).eps * M.abs().sum((2, 3))
-    weights = (C * M).sum((2, 3)) / total.masked_fill(undefined, 1)
+    total = M.sum(cells(M))
+    undefined = total.abs() <= 8 * torch.finfo(M.dtype).eps * M.abs().sum(cells(M))
+    weights = (C * M).sum(cells(M)) / total.masked_fill(undefined, 1)
     return equations.class_map(M, weights.masked_fill(undefined, 0)).relu()
 
 
@@ -93,7 +103,10 @@ def layer_cam(query: Query) -> Tensor:
     return (query.C.relu() * query.M).sum(1).relu()
 
 
-@method("eigen_cam", title="Eigen-CAM", source="Muhammad et al., IJCNN 2020", gradients=False, signed=True)
+_NO_TARGET = {"gradients": False, "needs_target": False, "signed": True}
+
+
+@method("eigen_cam", title="Eigen-CAM", source="Muhammad et al., IJCNN 2020", **_NO_TARGET)
 def eigen_cam(query: Query) -> Tensor:
     """Σ_k v_k M_k, with v the first right singular vector of the maps as an (h·w, K) matrix; signed.
 
@@ -102,5 +115,6 @@ def eigen_cam(query: Query) -> Tensor:
     """
     M = query.M
     raw = equations.class_map(M, torch.linalg.svd(M.flatten(2).mT, full_matrices=False).Vh[:, 0])
-    deviation = M.mean(1) - M.mean((1, 2, 3))[:, None, None]
-    return torch.where((raw * deviation).sum((1, 2), keepdim=True) < 0, -raw, raw)
+    mean = M.mean(1).flatten(1)
+    agreement = (raw.flatten(1) * (mean - mean.mean(1, keepdim=True))).sum(1)
+    return raw * torch.where(agreement < 0, -1, 1).view(-1, *[1] * (raw.ndim - 1))

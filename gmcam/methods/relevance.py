@@ -8,11 +8,11 @@ from torch import Tensor, fx, nn
 
 from gmcam import equations
 from gmcam._extras import require
-from gmcam._hooks import left_as_found
+from gmcam._hooks import Extra, extra_at, left_as_found
 from gmcam.capture import capture
 from gmcam.chunks import in_chunks
 from gmcam.methods.canonical import ACTIVATIONS, Mean, Sum, canonical, stacked
-from gmcam.outputs import Target
+from gmcam.outputs import Target, logits_of
 from gmcam.registry import Query, method, require_counts
 
 _LEE = "Lee et al., CVPR 2021"
@@ -27,7 +27,10 @@ _FUNCTIONS = (  # they move values without changing them
 )
 
 
-@method("relevance_cam", title="Relevance-CAM", source=_LEE, gradients=False, convolutional=True, signed=True)
+_SHAPE = {"gradients": False, "convolutional": True, "signed": True, "images_only": True}
+
+
+@method("relevance_cam", title="Relevance-CAM", source=_LEE, **_SHAPE)
 def relevance_cam(query: Query, chunk_size: int = 8) -> Tensor:
     """Σ_k w_k M_k, with w_k the mean relevance R_k at the layer; signed.
 
@@ -39,12 +42,25 @@ def relevance_cam(query: Query, chunk_size: int = 8) -> Tensor:
     maps per pass. Raises ``ValueError`` for target functions, untraceable networks and steps without a rule.
     """
     require_counts(chunk_size=chunk_size)
-    relevance = propagate(query.network.module, query.layer, *query.rows(), chunk_size)
+    inputs, target, extra = query.rows()
+    network, classes = query.network.module, len(query.network.classes)
+    relevance = propagate(network, query.layer, inputs, target, chunk_size, extra, classes)
     return equations.class_map(query.M, equations.channel_weights(relevance.to(query.M.dtype)))
 
 
-def propagate(module: nn.Module, layer: str, inputs: Tensor, target: Target, chunk_size: int = 8) -> Tensor:
-    """The relevance at ``layer``, (N, K, h, w), of each ``target`` (N,); errors as for ``relevance_cam``."""
+def propagate(
+    module: nn.Module,
+    layer: str,
+    inputs: Tensor,
+    target: Target,
+    chunk_size: int = 8,
+    extra: Extra = (),
+    classes: int = 0,
+) -> Tensor:
+    """The relevance at ``layer``, (N, K, h, w), of each ``target`` (N,); errors as for ``relevance_cam``.
+
+    ``extra``: further inputs. ``classes``: the number of class names, see ``logits_of``.
+    """
     if not isinstance(target, Tensor):
         raise ValueError("expected a class as target of relevance_cam, got a function: use grad_cam")
     zennit = require("zennit", "captum")
@@ -54,18 +70,22 @@ def propagate(module: nn.Module, layer: str, inputs: Tensor, target: Target, chu
         shifted = stabilise(denominator)
         return shifted.masked_fill(shifted == 0, 1)  # where a step outputs only zeros
 
-    network = canonical(module, leaf=layer, example=inputs[:1])
+    network = canonical(
+        module, leaf=layer, example=inputs[:1], extra=extra_at(extra, torch.tensor([0]), len(inputs))
+    )
     _check_rules(network, layer)
     by_type: list[tuple[Any, Any]] = [(_PROPORTIONAL, rules.Norm(steady)), (_UNCHANGED, rules.Pass())]
     by_type += [(nn.Conv2d, rules.ZPlus(steady)), (nn.Linear, rules.ZPlus(steady, zero_params=["bias"]))]
 
     def relevance(rows: Tensor) -> Tensor:
-        def contrast(logits: Tensor) -> Tensor:
+        def contrast(output: Any) -> Tensor:
+            logits = logits_of(output, classes)
             start = torch.full_like(logits, -1 / logits.shape[1])
             start[torch.arange(len(logits)), target[rows]] = 1
             return (start * logits).sum(1)
 
-        return capture(ruled, inputs[rows], contrast, layer).gradients[layer]
+        more = extra_at(extra, rows, len(inputs))
+        return capture(ruled, inputs[rows], contrast, layer, extra=more).gradients[layer]
 
     # The rewritten network shares modules with the original, which no other thread may run meanwhile.
     with left_as_found(module), zennit.composites.LayerMapComposite(by_type).context(network) as ruled:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from gmcam._hooks import forward, without_gradients
 from gmcam.chunks import in_chunks
 from gmcam.network import Network
-from gmcam.outputs import class_indices, probabilities
+from gmcam.outputs import class_indices
 from gmcam.registry import require_counts
 
 STEPS = 50
@@ -94,7 +94,7 @@ def curves(
     taken = torch.arange(steps + 1) * total // steps if pixels is None else torch.arange(0, total, pixels)
     taken = torch.cat([taken[taken < total], torch.tensor([total])]).to(inputs.device)
     with without_gradients(network.module):
-        blank = probabilities(forward(network.module, inputs.new_zeros((1, *inputs.shape[1:]))))[0]
+        blank = network.probabilities_of(forward(network.module, inputs.new_zeros((1, *inputs.shape[1:]))))[0]
         targets = class_indices(network.target_indices(target), len(blank)).to(inputs.device, torch.long)
         if targets.shape not in ((), (count,)):
             raise ValueError(f"expected {count} targets, got {len(targets)}: pass one class per image")
@@ -107,7 +107,7 @@ def curves(
             visible = (ranks[image] < taken[step, None, None]) ^ deletes
             hidden = backdrop[image] * ~deletes.unsqueeze(1)
             batch = torch.where(visible.unsqueeze(1), inputs[image], hidden)
-            chances = probabilities(forward(network.module, batch))
+            chances = network.probabilities_of(forward(network.module, batch))
             return chances.gather(1, targets[image].unsqueeze(1)).squeeze(1)
 
         states = torch.arange(values.numel(), device=inputs.device)

@@ -81,7 +81,7 @@ def test_score_cam_equals_the_loop_over_all_channels_cell_by_cell(sparse, images
     watch = Watch()
     module = nn.Sequential(watch, sparse)
     result = gmcam.explain(module, images, [2, 0, 1], method="score_cam", layer="1.maps.1")
-    assert sum(watch.counts) == 3 + 3 * 5  # the channel of zeros is not shown
+    assert sum(watch.counts) == 3 + 1 + 3 * 5  # the channel of zeros is not shown
     for n, target in enumerate([2, 0, 1]):
         full = every_channel(sparse, images[n : n + 1], target)
         assert full.min() > 0.01  # the flat channel lifts every cell
@@ -95,7 +95,7 @@ def test_flat_channels_count_where_the_rectifier_cuts_elsewhere_for_them(sparse,
     watch = Watch()
     module = nn.Sequential(watch, sparse)
     saliency = explain(module, images, [2, 0, 1], "score_cam", "1.maps.0")
-    assert sum(watch.counts) == 3 + 3 * (2 + 1)  # one empty image for the three
+    assert sum(watch.counts) == 3 + 1 + 3 * (2 + 1)  # one empty image for the three
     for n, target in enumerate([2, 0, 1]):
         full = every_channel(sparse, images[n : n + 1], target, maps=sparse.maps[0])
         with torch.no_grad():
@@ -114,7 +114,7 @@ def test_score_cam_without_flat_channels_equals_the_loop_cell_by_cell(sparse, im
     for layer in ("1.maps.1", "1.maps"):
         watch.counts.clear()
         saliency = explain(module, images, 1, "score_cam", layer)
-        assert sum(watch.counts) == 3 + 3 * 4
+        assert sum(watch.counts) == 3 + 1 + 3 * 4
         for n in range(3):
             expected = every_channel(sparse, images[n : n + 1], 1)
             assert torch.allclose(saliency[n], expected, rtol=1e-10)
@@ -174,7 +174,7 @@ def test_ablation_cam_equals_the_loop_over_all_channels(sparse, images):
     sparse.act.add_module("watch", watch)
     sparse.act.register_forward_hook(lambda act, _inputs, output: act.watch(output))
     saliency = explain(sparse, images, [2, 0, 0], "ablation_cam")
-    assert sum(watch.counts) == 3 + 3 * 5  # a flat channel counts, a channel of zeros does not
+    assert sum(watch.counts) == 3 + 1 + 3 * 5  # a flat channel counts, a channel of zeros does not
     for n, target in enumerate([2, 0, 0]):
         expected = without_each(sparse[1:], sparse.maps(images[n : n + 1]), target)
         assert expected.max() > 0

@@ -188,8 +188,12 @@ def test_the_two_zones_add_up_to_the_image(zone):
             r"one shape of 1 .*'before': \(2,\), 'after': \(3,\)",
         ),
         (lambda: metrics.increase(torch.ones(2, 2), torch.ones(2, 2)), "one shape of 1 dimensions"),
+        (lambda: metrics.increase(torch.ones(2), torch.ones(1)), r"'before': \(2,\), 'after': \(1,\)"),
         (lambda: metrics.share_inside(MAPS, MAPS[0] > 0), r"'maps': \(2, 2, 2\), 'masks': \(2, 2\)"),
+        (lambda: metrics.share_inside(MAPS, RIGHT, RIGHT[:1]), r"'counts': \(1, 2, 2\)"),
         (lambda: metrics.dice(MAPS, RIGHT, RIGHT[:1]), r"'counts': \(1, 2, 2\)"),
+        (lambda: metrics.dice(MAPS, RIGHT[:1], RIGHT), r"'masks': \(1, 2, 2\)"),
+        (lambda: metrics.dice(MAPS[:1], RIGHT), r"'maps': \(1, 2, 2\)"),
         (lambda: metrics.iou(MAPS[0], RIGHT[0]), "one shape of 3 dimensions"),
         (lambda: metrics.dice(MAPS, RIGHT, threshold=0), "above 0 and at most 1, got 0"),
         (lambda: metrics.iou(MAPS, RIGHT, threshold=math.nan), "got nan"),
@@ -198,7 +202,7 @@ def test_the_two_zones_add_up_to_the_image(zone):
         (lambda: metrics.points_inside(MAPS[0], torch.zeros(2, 4)), r"expected maps \(N, H, W\)"),
         (lambda: metrics.points_inside(MAPS, torch.zeros(2, 4), -1), "expected a tolerance of 0 or more"),
         (lambda: metrics.zones(torch.ones(2, 3, 2, 2), MAPS, "firm"), "soft or hard, got 'firm'"),
-        (lambda: metrics.zones(torch.ones(2, 3, 2, 4), MAPS), r"expected inputs \(N, 3, H, W\) and maps"),
+        (lambda: metrics.zones(torch.ones(2, 3, 2, 4), MAPS), r"got \(2, 3, 2, 4\) and \(2, 2, 2\)"),
     ],
 )
 def test_what_does_not_fit_is_named(call, message):

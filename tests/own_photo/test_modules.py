@@ -268,12 +268,14 @@ def test_words_are_those_of_the_frozen_explorer(agree):
             place = place_in_words(saliency)
             places.append({"map": saliency, "size": size, "place": place, "share": float(share)})
     guesses = []
-    for classes in (2, 8, 1000):
-        for scale in (1.0, 1000.0):
+    for classes, scale in ((2, 1.0), (2, 1000.0), (8, 1.0), (8, 1000.0), (1000, 1.0), (1000, 1000.0)):
+        for output in ("softmax", "sigmoid") if scale == 1 else ("softmax",):  # a large sigmoid is 1, a tie
             logits = torch.randn(classes, generator=generator) * scale
-            top = logits.double().softmax(0).topk(min(5, classes))
+            chances = logits.double().softmax(0) if output == "softmax" else logits.double().sigmoid()
+            top = chances.topk(min(5, classes))
             guesses.append(
                 {
+                    "output": output,
                     "logits": logits,
                     "indices": logits.topk(min(5, classes)).indices.tolist(),
                     "probabilities": top.values.tolist(),

@@ -26,9 +26,9 @@ test("a sentence on a map", () => {
 });
 
 test("the most probable classes", () => {
-  for (const { logits, indices, probabilities } of expected.guesses) {
+  for (const { logits, indices, probabilities, output } of expected.guesses) {
     const classes = Array.from(logits, (_, index) => `class ${index}`);
-    const result = topClasses(logits, classes);
+    const result = topClasses(logits, classes, 5, output);
     assert.deepEqual(result.map(({ index }) => index), indices);
     assert.deepEqual(result.map(({ name }) => name), indices.map((index) => `class ${index}`));
     close(result.map(({ probability }) => probability), probabilities, 1e-12, `${logits.length} classes`);

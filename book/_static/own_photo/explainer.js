@@ -21,6 +21,7 @@ import { Fault, breath, read } from "./picture.js";
  * @property {string} licence
  * @property {string} accuracy
  * @property {string[]} classes
+ * @property {string} output what the logits mean, "softmax" or "sigmoid"
  * @property {Layer[]} layers shallow to deep
  * @property {[number, number]} size of its input
  * @property {Preprocessing} preprocessing
@@ -116,7 +117,7 @@ async function explain({ id, runtime, network, picture, target, layer, methods }
   let index = target;
   if (index === null) {
     const { logits } = await pass(network, pictureKey, 0); // of any class: they are the same for all
-    index = topClasses(logits.data, network.classes, 1)[0].index;
+    index = topClasses(logits.data, network.classes, 1, network.output)[0].index;
   }
   const outputs = await pass(network, pictureKey, index);
   const logits = outputs.logits.data;
@@ -131,7 +132,7 @@ async function explain({ id, runtime, network, picture, target, layer, methods }
     const fine = upsample({ data: map, shape: network.size }, [view.height, view.width]).data;
     return { method, map, fine, empty };
   });
-  const all = topClasses(logits, network.classes, network.classes.length);
+  const all = topClasses(logits, network.classes, network.classes.length, network.output);
   const chosen = /** @type {Guess} */ (all.find((guess) => guess.index === index));
   return { id, top: all.slice(0, 5), logits, target: chosen, view, maps };
 }

@@ -216,7 +216,7 @@ function listClasses() {
   const key = `${network.name} ${answer ? picture.key : ""} ${indices}`;
   if (list.dataset.key !== key) {
     list.dataset.key = key; // a list that stays as it is keeps the keyboard's focus by itself
-    const all = answer ? topClasses(answer.logits, classes, classes.length) : [];
+    const all = answer ? topClasses(answer.logits, classes, classes.length, network.output) : [];
     const probability = new Map(all.map((guess) => [guess.index, guess.probability]));
     const entry = (/** @type {number} */ index) => classEntry(index, classes[index], probability.get(index));
     const focused = list.contains(document.activeElement);

@@ -3,19 +3,24 @@
 /** @typedef {{index: number, name: string, probability: number}} Guess */
 
 /**
- * The `count` most probable classes, by softmax.
+ * The `count` most probable classes, by the softmax over all, or by the sigmoid of each.
  * @param {ArrayLike<number>} logits
  * @param {string[]} classes
  * @param {number} [count]
+ * @param {string} [output] "softmax" or "sigmoid"
  * @returns {Guess[]}
  */
-export function topClasses(logits, classes, count = 5) {
+export function topClasses(logits, classes, count = 5, output = "softmax") {
   const values = Array.from(logits);
   const highest = values.reduce((most, value) => Math.max(most, value));
   const powers = values.map((value) => Math.exp(value - highest)); // none overflows
   const total = powers.reduce((sum, power) => sum + power, 0);
-  return powers
-    .map((power, index) => ({ index, name: classes[index], probability: power / total }))
+  const probabilities =
+    output === "sigmoid"
+      ? values.map((value) => 1 / (1 + Math.exp(-value)))
+      : powers.map((power) => power / total);
+  return probabilities
+    .map((probability, index) => ({ index, name: classes[index], probability }))
     .sort((one, other) => values[other.index] - values[one.index])
     .slice(0, count);
 }

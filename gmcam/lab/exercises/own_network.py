@@ -9,7 +9,7 @@ from gmcam import Network, equations
 from gmcam.capture import capture
 from gmcam.lab import scene
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import cat_and_cup, network
+from gmcam.lab.exercises.common import network
 
 
 class _TwoConvolutions(nn.Module):
@@ -46,7 +46,8 @@ def layers_with_a_map() -> Answers:
 @exercise("own_network.2", tolerance=1e-4)
 def difference_behind_a_softmax() -> Answers:
     """log p_cat − log p_cup = Y_cat − Y_cup, because the softmax divides both by the same sum."""
-    images = [cat_and_cup().image, scene("cat", seed=5).image, scene("cup", seed=5).image]
+    labels = [("cat", "cup"), ("cat",), ("cup",)]
+    images = [scene(*objects, seed=5).image for objects in labels]
     slips = {
         "a difference of probabilities depends on all classes and saturates; take logarithms": (
             lambda p: p[:, 0] - p[:, 1]
@@ -76,7 +77,8 @@ def cosine_cancels() -> Answers:
     def similarity(e: Tensor) -> Tensor:
         return torch.cosine_similarity(e, reference)
 
-    result = capture(backbone, net.prepare(cat_and_cup().image), similarity, "stage4")
+    image = scene("cat", "cup", seed=15).image
+    result = capture(backbone, net.prepare(image), similarity, "stage4")
     signed = equations.class_map(result.maps["stage4"], equations.channel_weights(result.gradients["stage4"]))
     above, below = signed[signed > 0], signed[signed < 0]
     slips = {

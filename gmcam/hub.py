@@ -1,0 +1,168 @@
+"""What ``wrap`` and ``load`` read from models of timm and Hugging Face.
+
+Neither package is imported before a model of it is used, or the name of one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from math import floor
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gmcam._hooks import without_gradients
+from gmcam.preprocessing import Preprocessing
+from gmcam.processors import comes_from, measured
+from gmcam.reshape import tokens
+
+# In Hugging Face's models: the parameters that stand before the patches; fields of several resolutions.
+PREFIXES = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
+HIERARCHICAL = ("depths", "hidden_sizes")
+
+
+def timm_module(name: str, *, pretrained: bool = True, **options: Any) -> nn.Module:
+    """A model of timm in evaluation mode; ``ValueError`` if there is none, or its weights cannot be had."""
+    try:
+        timm = import_module("timm")
+    except ModuleNotFoundError:
+        raise ImportError("expected timm to be installed, and it is not: pip install timm") from None
+    architecture = name.partition(".")[0]
+    if ":" not in name and not timm.is_model(architecture):  # a colon is in the address of a hub
+        near = difflib.get_close_matches(architecture, timm.list_models(), 3) or ["convnext_tiny"]
+        raise ValueError(f"expected the name of a timm model, got {name!r}: such as {', '.join(near)}")
+    try:
+        module: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:  # of urllib, httpx, the hub or timm
+        fault = f"expected to load timm's {name}, and it failed ({first_line(error)})"
+        remedy = "go online once, or pass a model from timm.create_model to gmcam.wrap"
+        if isinstance(error, RuntimeError):  # timm's own, such as for a tag without weights
+            remedy = "choose one of timm.list_pretrained()"
+        raise ValueError(f"{fault}: {remedy}") from error
+    return module.eval()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its kind."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def settings(
+    module: nn.Module, processor: Any, classes: Sequence[str] | None, shape: tuple[int, ...] | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """``module`` as a classifier of images, and the arguments of ``Network`` that its library knows.
+
+    ``shape``: (C, H, W) of what the processor returns, if there is one.
+    """
+    if comes_from(module, "transformers"):  # first, because it also wraps models of timm
+        return _hugging_face(module, processor, classes, shape)
+    return module, _timm(module) if comes_from(module, "timm") else {}
+
+
+def _timm(module: Any) -> dict[str, Any]:
+    from torchvision.models import ResNet18_Weights
+
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    size = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    known: dict[str, Any] = {}
+    if getattr(module, "pretrained_cfg", None):
+        data = import_module("timm.data")
+        config = data.resolve_data_config(model=module)
+        channels = config["input_size"][0] if first is None else first.in_channels
+        config["input_size"] = shape = (channels, *(size or config["input_size"][1:]))
+        known = {"name": module.pretrained_cfg.get("architecture", ""), "input_shape": shape}
+        if channels == 3 and shape[1] == shape[2] and config["crop_mode"] == "center":
+            resize, filtering = floor(shape[1] / config["crop_pct"]), config["interpolation"].upper()
+            colours = tuple(config["mean"]), tuple(config["std"])
+            known["preprocess"] = Preprocessing(resize, shape[1], *colours, Image.Resampling[filtering])
+        elif channels == 3:
+            known["preprocess"], _ = measured(data.create_transform(**config))
+        if module.num_classes == 1000:
+            known["classes"] = ResNet18_Weights.DEFAULT.meta["categories"]
+    elif size and first is not None:
+        known["input_shape"] = (first.in_channels, *size)
+    # Where the class token and registers join before the first block, all blocks have them.
+    prefix = getattr(module, "num_prefix_tokens", 0)
+    if prefix and hasattr(module, "_pos_embed") and _convolutions(module) <= 1:
+        grid = module.patch_embed.grid_size
+        known["reshape"] = tokens(prefix, None if grid[0] == grid[1] else tuple(grid))
+    return known
+
+
+def _hugging_face(
+    module: Any, processor: Any, classes: Sequence[str] | None, shape: tuple[int, ...] | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    vision = getattr(module.config, "vision_config", module.config)
+    size, patch = (_pair(getattr(vision, name, None)) for name in ("image_size", "patch_size"))
+    known: dict[str, Any] = {"name": type(module).__name__}
+    if size:
+        known["input_shape"] = (getattr(vision, "num_channels", 3), *size)
+    if hasattr(module, "get_text_features") and hasattr(module, "get_image_features"):
+        module = ImageTextSimilarity(module, processor, classes, shape or known["input_shape"])
+        known["output"] = "sigmoid" if module.pairwise else "softmax"
+    elif any(re.search("For[A-Z]", kind.__name__) for kind in type(module).__mro__):  # not ViTModel and such
+        known["classes"] = [str(name) for _, name in sorted((module.config.id2label or {}).items())]
+        if getattr(module.config, "problem_type", None) == "multi_label_classification":
+            known["output"] = "sigmoid"
+    one_grid = not any(hasattr(vision, name) for name in HIERARCHICAL) and _convolutions(module) <= 1
+    if size and patch and one_grid:
+        named = [(name.rpartition(".")[2], parameter) for name, parameter in module.named_parameters()]
+        prefix = sum(1 if p.ndim == 1 else p.shape[1] for name, p in named if name in PREFIXES)
+        grid = (size[0] // patch[0], size[1] // patch[1])
+        known["reshape"] = tokens(prefix, None if grid[0] == grid[1] else grid)
+    return module, known
+
+
+def _pair(value: Any) -> tuple[int, int] | None:
+    """A size of Hugging Face's configurations as (height, width)."""
+    if isinstance(value, int):
+        return value, value
+    return (value[0], value[1]) if isinstance(value, list | tuple) and len(value) == 2 else None
+
+
+def _convolutions(module: nn.Module) -> int:
+    return sum(isinstance(part, nn.Conv2d) for part in module.modules())
+
+
+class ImageTextSimilarity(nn.Module):
+    """A classifier from a CLIP: one logit per text, the scaled cosine similarity of image and text.
+
+    ``texts``: encoded once by ``processor``. The layers keep their names in ``model``.
+    """
+
+    texts: Tensor
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(
+        self, model: Any, processor: Any, texts: Sequence[str] | None, shape: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        name = type(model).__name__
+        if not texts or not hasattr(processor, "tokenizer"):
+            raise ValueError(
+                f"expected texts and their tokenizer for {name}, got classes={texts!r} and a "
+                f"{type(processor).__name__}: pass its processor, and texts such as 'a photo of a cat'"
+            )
+        words = processor.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
+        like = next(model.parameters())
+        with without_gradients(model):
+            inputs = {key: value.to(like.device) for key, value in words.items()}
+            output = model(**inputs, pixel_values=torch.zeros(1, *shape).to(like))
+        self.vision_model = model.vision_model
+        self.visual_projection = getattr(model, "visual_projection", nn.Identity())
+        self.pairwise = hasattr(model, "logit_bias")
+        scale = model.logit_scale.exp() if hasattr(model, "logit_scale") else 1 / model.temperature
+        bias = model.logit_bias if self.pairwise else torch.zeros_like(scale)
+        for key, value in {"texts": output.text_embeds, "scale": scale, "bias": bias}.items():
+            self.register_buffer(key, value.detach().clone())
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        features = self.visual_projection(self.vision_model(pixel_values).pooler_output)
+        return F.normalize(features, dim=-1) @ self.texts.T * self.scale + self.bias
