@@ -38,8 +38,8 @@ from gmcam.outputs import Resolved, Target, logits_of, scores_of
 
 INPUT = "<input>"  # in place of a layer's name: the network's input
 UNUSED = (
-    "the network does not use the layer, or drops gradients after it (no_grad, detach, integers); name a "
-    "later layer, or a method without gradients such as score_cam or eigen_cam"
+    "the network does not use the layer, or drops gradients after it (no_grad, detach, integers); name "
+    "another layer, or a method without gradients such as score_cam or eigen_cam"
 )
 _SHAPE = (
     "expected maps (N, K, h, w) with N = {} at layer {!r}, got {}: name a layer whose output has height and "

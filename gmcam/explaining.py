@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gmcam import methods as _registered  # noqa: F401  registers every method
-from gmcam._hooks import LOCK, Extra
+from gmcam._hooks import LOCK, Extra, extra_at
 from gmcam.capture import INPUT, Capture, Layer, Recording
 from gmcam.chunks import in_chunks
 from gmcam.loading import wrap
@@ -194,6 +194,8 @@ def _explain(
     network = as_network(network, image)
     inputs, indices = network.prepare(image), network.target_indices(target)
     extra = (extra,) if isinstance(extra, Tensor) else extra
+    if extra:
+        network.extra = extra_at(extra, torch.zeros(1, dtype=torch.long), len(inputs))
     for method, _, options in tasks:
         method.check(options)
         if method.images_only and inputs.ndim != 4:

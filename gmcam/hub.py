@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gmcam._extras import require
 from gmcam._hooks import without_gradients
 from gmcam.preprocessing import Preprocessing
 from gmcam.processors import comes_from, measured
@@ -29,10 +30,7 @@ HIERARCHICAL = ("depths", "hidden_sizes")
 
 def timm_module(name: str, *, pretrained: bool = True, **options: Any) -> nn.Module:
     """A model of timm in evaluation mode; ``ValueError`` if there is none, or its weights cannot be had."""
-    try:
-        timm = import_module("timm")
-    except ModuleNotFoundError:
-        raise ImportError("expected timm to be installed, and it is not: pip install timm") from None
+    timm = require("timm", "hub")
     architecture = name.partition(".")[0]
     if ":" not in name and not timm.is_model(architecture):  # a colon is in the address of a hub
         near = difflib.get_close_matches(architecture, timm.list_models(), 3) or ["convnext_tiny"]
@@ -62,6 +60,8 @@ def settings(
     """
     if comes_from(module, "transformers"):  # first, because it also wraps models of timm
         return _hugging_face(module, processor, classes, shape)
+    if comes_from(module, "torchvision") and type(module).__name__ == "VisionTransformer":
+        return module, {"reshape": tokens(prefix=1)}
     return module, _timm(module) if comes_from(module, "timm") else {}
 
 

@@ -72,11 +72,10 @@ def trace(
     def note(name: str, layer: nn.Module, _arguments: Any, output: Any) -> None:
         if found := tensors_in(output):
             tensor, calls = found[0], visits.pop(name).calls + 1 if name in visits else 1
-            own = [p for p in layer._parameters.values() if p is not None]
-            weights = bool(own) and not layer._modules
-            channels = own[0].shape[0] if weights and own[0].ndim else 1
+            own = [] if layer._modules else [p for p in layer._parameters.values() if p is not None]
+            channels = own[0].shape[0] if own and own[0].ndim else 1
             edge = get_gradient_edge(tensor) if tensor.requires_grad else None
-            visit = (name, type(layer), tuple(tensor.shape), calls, weights, channels, edge, len(found) > 1)
+            visit = (name, type(layer), tuple(tensor.shape), calls, bool(own), channels, edge, len(found) > 1)
             visits[name] = Visit(*visit)
 
     def run(start: Tensor) -> Any:
@@ -119,8 +118,8 @@ def discover(
         outputs = [tensor for tensor in tensors_in(output) if tensor.requires_grad]
         arranged = partial(_by_reshape, reshape, len(inputs)) if reshape else _by_shape(visits, inputs)
         forms = {visit.name: form for visit in visits if (form := arranged(visit)) is not None}
-        classes = next((tensor.shape[1] for tensor in tensors_in(output) if tensor.ndim > 1), 0)
-        before = _before_scores(visits, classes, last)
+        scores = next((tuple(tensor.shape) for tensor in tensors_in(output) if tensor.ndim > 1), (0, 0))
+        before = _before_scores(visits, scores, last)
         maps = list(_maps(before, forms, bool(outputs)))
         shapes = {visit.name: forms[visit.name][0] for visit in maps}
         grids = {shape[1:] for shape in shapes.values()}
@@ -220,14 +219,16 @@ def _halvings(grid: Sequence[int]) -> Iterator[tuple[int, ...]]:
             yield (sides := tuple((side + up) // 2 for side in sides))
 
 
-def _before_scores(visits: Sequence[Visit], classes: int, last: str | None) -> Sequence[Visit]:
-    """The visits before a final layer with one map per class, unless ``last`` is it or a later one."""
+def _before_scores(visits: Sequence[Visit], scores: Sequence[int], last: str | None) -> Sequence[Visit]:
+    """The visits before a final layer with one map per class, or all such layers where the network returns
+    maps (``scores`` is the output's shape), unless ``last`` is it or a later one."""
     end = max((i for i, visit in enumerate(visits) if visit.weights), default=0)
-    shape = visits[end].shape if visits else ()
+    shape, classes = visits[end].shape if visits else (), scores[1]
     convolution = visits and issubclass(visits[end].kind, conv._ConvNd) and shape[1:2] == (classes,)
     linear = len(shape) > 2 and issubclass(visits[end].kind, nn.Linear) and shape[-1] == classes
-    ends = (convolution or linear) and all(visit.name != last for visit in visits[end:])
-    return visits[:end] if ends else visits
+    if not (convolution or linear) or any(visit.name == last for visit in visits[end:]):
+        return visits
+    return _before_scores(visits[:end], scores, last) if len(scores) > 2 else visits[:end]
 
 
 def _maps(visits: Sequence[Visit], forms: _Forms, gradients: bool) -> Iterator[Visit]:

@@ -20,7 +20,6 @@ from gmcam.hub import first_line, settings, timm_module
 from gmcam.network import Network
 from gmcam.outputs import Meaning
 from gmcam.processors import preprocessing_of
-from gmcam.reshape import tokens
 
 TIMM = "timm:"  # before the name of a model of timm
 ENTRY_POINTS = "gmcam.networks"  # other packages, and the book's laboratory, register networks here
@@ -60,8 +59,7 @@ def load(name: str, weights: str = "DEFAULT") -> Network:
     if (classes := available[weights].meta["categories"]) is None:
         raise ValueError(f"expected weights with a classifier, got {weights} of {name}: name others")
     module = _pretrained(name, available[weights]).eval()
-    reshape = tokens(prefix=1) if name.startswith("vit_") else None
-    return wrap(module, available[weights].transforms(), classes, name=name, reshape=reshape)
+    return wrap(module, available[weights].transforms(), classes, name=name)
 
 
 def wrap(

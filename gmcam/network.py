@@ -67,6 +67,7 @@ class Network:
         self.preprocess, self.reshape, self.output = preprocess, reshape, output
         self.classes, self.input_shape = tuple(classes), input_shape
         self.layer = None if layer is None else self._find(layer)
+        self.extra: Extra = ()  # one image's further inputs, for the pass that lists the layers; see explain
 
     def __repr__(self) -> str:
         return f"Network({self.name!r}, {len(self.classes)} classes)"
@@ -86,7 +87,7 @@ class Network:
     def _discovered(self) -> Discovery:
         noise = torch.rand((1, *self.input_shape), generator=torch.Generator().manual_seed(0))
         like = next((p for p in self.module.parameters() if p.is_floating_point()), noise)
-        return discover(self.module, noise.to(like), self.reshape, self.layer)
+        return discover(self.module, noise.to(like), self.reshape, self.layer, self.extra)
 
     @property
     def map_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -145,3 +145,8 @@ def test_either_input_of_a_siamese_network_is_explained(side):
 def test_a_layer_that_runs_for_both_inputs_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"runs more than once.*nn\.Identity.*extra="):
         gmcam.explain(Siamese(), X[:1], 0, extra=(X[1:2],), layer="tower")
+
+
+def test_layers_are_listed_with_the_first_images_further_inputs():
+    result = gmcam.explain(Clinical(), X, TARGETS, extra=(META,))
+    assert (result.layer, result.depth) == ("body", 1 / 3)

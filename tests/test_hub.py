@@ -404,7 +404,9 @@ def test_without_a_connection_timm_is_one_clear_sentence(monkeypatch):
 
 def test_without_timm_its_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match="expected timm to be installed, and it is not: pip install timm"):
+    with pytest.raises(
+        ImportError, match=r"expected timm to be installed, and it is not: pip install 'gmcam\[hub\]'"
+    ):
         gmcam.load("timm:convnext_tiny")
 
 

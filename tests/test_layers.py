@@ -6,7 +6,7 @@ import torchvision
 from modules import Apply, network
 from torch import nn
 
-from gmcam import Network, capture
+from gmcam import Network, capture, wrap
 from gmcam.layers import discover, trace
 from gmcam.reshape import tokens
 
@@ -301,3 +301,26 @@ def test_trace_leaves_no_hook_when_the_network_fails(gap_network, snapshot):
     with pytest.raises(RuntimeError):
         trace(gap_network, torch.zeros(1, 5, 8, 8, dtype=torch.float64))
     assert snapshot(gap_network) == before
+
+
+class TwoHeads(nn.Module):
+    """Segmentation from a fine and a coarse map, a layer with one map per class on each."""
+
+    def __init__(self):
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, stride=2, padding=1)
+        self.low, self.high = nn.Conv2d(6, 4, 1), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        fine = self.fine(x).relu()
+        coarse = self.coarse(fine).relu()
+        return self.low(fine) + nn.functional.interpolate(self.high(coarse), fine.shape[2:])
+
+
+def test_no_layer_of_scores_is_the_default_of_a_segmentation_network_with_two_heads():
+    assert list(discover(TwoHeads().eval(), NOISE).stages.values())[-1] == "coarse"
+
+
+def test_torchvisions_vision_transformer_needs_no_reshape_of_the_readers():
+    network = wrap(vit().eval(), input_shape=(3, 64, 64))
+    assert network.layer_path() == LAST_NORM

@@ -124,7 +124,6 @@ def test_every_network_of_torchvision_has_its_preprocessing_and_classes(name, we
     network = gmcam.load(name, weights.name)
     assert torch.equal(network.preprocess(image), weights.transforms()(image))
     assert list(network.classes) == weights.meta["categories"]
-    assert (network.reshape is not None) == name.startswith("vit_")  # of Swin, the shapes tell
 
 
 def test_an_unknown_network_raises_with_all_there_are():
