@@ -72,13 +72,29 @@ def scores_of(output: Any, target: Target, count: int, classes: int = 0) -> tupl
 
 
 def bound(target: Callable[..., Tensor], images: Tensor) -> Callable[[Any], Tensor]:
-    """A target function of the output alone; its second parameter, if there is one, is ``images`` (B,)."""
+    """A target function of the output alone; its second parameter, if there is one, is ``images`` (B,).
+
+    A function that fails on a tuple or mapping is tried on the first tensor in it.
+    """
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    arguments: tuple[Tensor, ...] = ()
     with suppress(TypeError, ValueError):  # some builtin functions have no signature
         parameters = inspect.signature(target).parameters.values()
         if sum(p.kind in positional and p.default is p.empty for p in parameters) > 1:
-            return lambda output: target(output, images)
-    return target
+            arguments = (images,)
+
+    def score(output: Any) -> Tensor:
+        try:
+            return target(output, *arguments)
+        except (TypeError, AttributeError, LookupError, ValueError):
+            first = first_tensor(output)
+            if first is None or first is output:
+                raise
+            with suppress(Exception):
+                return target(first, *arguments)
+            raise
+
+    return score
 
 
 def class_indices(target: Any, classes: int) -> Tensor:

@@ -135,3 +135,15 @@ def test_eigen_cam_needs_no_target(style):
     assert (result.raw.shape, result.label(0), result.probability) == ((2, 3, 3), "no_target", None)
     with pytest.raises(ValueError, match=r"pass target as a function|name a class|one scalar"):
         gmcam.explain(Detector(style), X, method="grad_cam", layer="body")
+
+
+def test_a_function_of_the_first_tensor_serves_too():
+    module = Detector()
+    of_tensor = gmcam.explain(module, X, lambda y: y[:, 4:].amax((1, 2)), layer="body")
+    of_tuple = gmcam.explain(module, X, lambda y: y[0][:, 4:].amax((1, 2)), layer="body")
+    assert torch.equal(of_tensor.raw, of_tuple.raw)
+
+
+def test_the_error_of_a_function_that_fails_on_both_is_the_first_one():
+    with pytest.raises(TypeError, match="tuple indices must be integers"):
+        gmcam.explain(Detector(), X, lambda y: y["scores"], layer="body")
