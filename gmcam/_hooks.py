@@ -74,14 +74,6 @@ def call(module: nn.Module, inputs: Tensor, extra: Extra = ()) -> Any:
     return module(inputs, **extra) if isinstance(extra, Mapping) else module(inputs, *extra)
 
 
-def output_of(module: nn.Module, inputs: Tensor, extra: Extra = ()) -> Tensor:
-    """The first tensor in the network's output."""
-    tensor = first_tensor(call(module, inputs, extra))
-    if tensor is None:
-        raise ValueError("expected an output with a tensor in it, got none: name a layer")
-    return tensor
-
-
 def extra_at(extra: Extra, images: Tensor, count: int) -> Extra:
     """Further inputs of the images at these indices: tensors with ``count`` rows are bound to the images."""
 

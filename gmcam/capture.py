@@ -81,10 +81,10 @@ def capture(
     dict of keywords. ``target``: a class index for all images; indices: one per image, or for a single image
     any T of them, differentiated in one batched backward pass; a function from the network's own output,
     perhaps with the images' indices (N,) as second parameter, to one scalar per image, (N,); or None for each
-    image's top class. ``layer``: a
-    dotted path, a module, ``INPUT`` for the network's input, or a list of these. ``gradients=False`` runs
-    forward only. ``any_shape``: a layer may return any tensor (N, …), as a transformer block does.
-    ``skip_idle``: leave out layers that do not run, and gradients of layers without influence.
+    image's top class. ``layer``: a dotted path, a module, ``INPUT`` for the network's input, or a list of
+    these. ``gradients=False`` runs forward only. ``any_shape``: a layer may return any tensor (N, …), as a
+    transformer block does. ``skip_idle``: leave out layers that do not run, and gradients of layers without
+    influence.
 
     Images must not influence each other, as in a batch norm without running statistics: pass such images one
     at a time. The network runs in evaluation mode, eagerly where it was compiled, and is left as found: no

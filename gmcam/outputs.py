@@ -107,7 +107,7 @@ def class_indices(target: Any, classes: int) -> Tensor:
     if not integers or indices.ndim > 1:
         raise ValueError(f"expected class indices as target, got {target!r}: pass one index per image")
     for index in indices.flatten().tolist():
-        if classes == 1 != index + 1:
+        if classes == 1 and index != 0:
             remedy = 'for two classes pass classes=["no", "yes"], or a function such as lambda y: -y[:, 0]'
             raise ValueError(f"expected class 0 of a single logit, got {index}: {remedy}")
         if not 0 <= index < classes:

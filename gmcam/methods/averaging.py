@@ -15,10 +15,10 @@ def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
     """ReLU(Σ_k mean(up(M_k)) ⊙ mean(up(C_k))), means over input sizes, at the first size's resolution.
 
     The image is enlarged (bicubic; signals and volumes linearly) to 224, 324, … 924 pixels, or by these
-    factors; maps bilinearly. Without a
-    target, sizes of another top class than the first's are skipped, as in the authors' code. A map without
-    positive values is zero (NaN there). ``chunk_size``: channels up-sampled at a time; all maps are kept, for
-    eight sizes 61 times the memory of the first. Raises ``ValueError`` for a network of fixed input size.
+    factors; maps bilinearly. Without a target, sizes of another top class than the first's are skipped, as in
+    the authors' code. A map without positive values is zero (NaN there). ``chunk_size``: channels up-sampled
+    at a time; all maps are kept, for eight sizes 61 times the memory of the first. Raises ``ValueError`` for
+    a network of fixed input size.
     """
     require_counts(sizes=sizes, chunk_size=chunk_size)
     target, counted, maps, gradients = query.captured.target, [], [], []

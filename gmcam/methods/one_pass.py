@@ -20,16 +20,12 @@ def cam(query: Query) -> Tensor:
     M, target, logits = query.M, query.captured.target, query.captured.logits
     if not isinstance(target, Tensor):
         raise ValueError("expected a class as target of cam, got a function: use grad_cam")
-    linear = [
-        part
-        for part in query.network.module.modules()
-        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    ]
-    weights = linear[-1].weight.detach().flatten(1) if linear else M.new_zeros(0, 0)
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    last = next((p for p in reversed([*query.network.module.modules()]) if isinstance(p, kinds)), None)
+    weights = M.new_zeros(0, 0) if last is None else last.weight.detach().flatten(1)
+    added = getattr(last, "bias", None)
+    biases = weights.new_zeros(len(weights)) if added is None else added.detach()
     reason = " (no weight per channel)"
-    biases = (
-        weights.new_zeros(len(weights)) if not linear or linear[-1].bias is None else linear[-1].bias.detach()
-    )
     if len(weights) == 1 and logits.shape[1] == 2:  # one logit z for two classes, −z and z
         weights, biases = torch.cat([-weights, weights]), torch.cat([-biases, biases])
     if weights.shape == (logits.shape[1], M.shape[1]):
