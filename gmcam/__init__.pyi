@@ -11,6 +11,7 @@ from .explaining import Result as Result
 from .explaining import compare as compare
 from .explaining import explain as explain
 from .explaining import explain_layers as explain_layers
+from .groups import group as group
 from .loading import load as load
 from .loading import wrap as wrap
 from .methods import METHODS as METHODS

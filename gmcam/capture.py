@@ -34,7 +34,7 @@ from gmcam._hooks import (
     tensors_in,
 )
 from gmcam.chunks import is_out_of_memory
-from gmcam.outputs import Resolved, Target, logits_of, scores_of
+from gmcam.outputs import Read, Resolved, Target, logits_of, scores_of
 
 INPUT = "<input>"  # in place of a layer's name: the network's input
 UNUSED = (
@@ -107,8 +107,8 @@ def capture(
 class Recording:
     """The forward pass of ``capture``, to be differentiated for one target after another.
 
-    ``classes``: the number of class names, see ``logits_of``. ``arrange``: from a layer's output and its name
-    to maps (N, K, …), in place of ``any_shape``.
+    ``read``: from the network's output to its logits. ``arrange``: from a layer's output and its name to maps
+    (N, K, …), in place of ``any_shape``.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Recording:
         any_shape: bool = False,
         skip_idle: bool = False,
         extra: Extra = (),
-        classes: int = 0,
+        read: Read = logits_of,
         arrange: Callable[[Tensor, str], Tensor] | None = None,
     ) -> None:
         requested: list[Any] = list(layer) if isinstance(layer, list | tuple) else [layer]
@@ -128,7 +128,7 @@ class Recording:
             raise ValueError("expected the name of a layer, got none: pass layer=, such as 'features.10'")
         self.module, self.inputs = module, inputs.detach()
         self.gradients, self.any_shape, self.skip_idle = gradients, any_shape, skip_idle
-        self.extra, self.classes, self.arrange = extra, classes, arrange
+        self.extra, self.read, self.arrange = extra, read, arrange
         self.with_input = INPUT in requested
         self.layers = dict(find_layer(module, each) for each in requested if each != INPUT)
         self.batched = True  # until a batched backward pass fails
@@ -215,7 +215,7 @@ class Recording:
     def capture(self, target: Target, *, last: bool = True) -> Capture:
         """Equation 2 for ``target``. ``last``: the graph may be freed."""
         with self._network():
-            scores, resolved = scores_of(self.output, target, len(self.inputs), self.classes)
+            scores, resolved = scores_of(self.output, target, len(self.inputs), self.read)
             gradients = self._gradients(scores, resolved, last) if self.gradients else {}
         named = {"scores of the target": scores}
         named |= {f"maps at layer {name!r}": value for name, value in self.maps.items()}
@@ -225,7 +225,7 @@ class Recording:
             raise ValueError(f"expected finite {first}, got NaN or infinity: check the weights and the input")
         maps = {name: self._arranged(name, value) for name, value in self.maps.items()}
         maps = {name: value.expand(len(scores), *value.shape[1:]) for name, value in maps.items()}
-        logits = scores if first_tensor(self.output) is None else logits_of(self.output, self.classes)
+        logits = scores if first_tensor(self.output) is None else self.read(self.output)
         return Capture(logits.detach(), scores.detach(), resolved, maps, gradients)
 
     @property
@@ -264,7 +264,7 @@ class Recording:
     def _gradients_of_classes(self, classes: Tensor, starts: list[Any]) -> Sequence[Tensor | None]:
         """For a single image, one gradient per class: (T, 1, K, h, w) each, in one batched backward pass."""
         # Differentiate all logits: indexed scores would be taken one class at a time.
-        logits = logits_of(self.output, self.classes)
+        logits = self.read(self.output)
         vectors = F.one_hot(classes, logits.shape[1]).to(logits.dtype).unsqueeze(1)
 
         def backward(vectors: Tensor, batched: bool) -> Sequence[Tensor | None]:

@@ -13,13 +13,14 @@ from gmcam import methods as _registered  # noqa: F401  registers every method
 from gmcam._hooks import LOCK, Extra, extra_at
 from gmcam.capture import INPUT, Capture, Layer, Recording
 from gmcam.chunks import in_chunks
+from gmcam.groups import Group, resolved
 from gmcam.loading import wrap
 from gmcam.network import Images, Network
 from gmcam.outputs import Resolved, Target, has_classes
 from gmcam.postprocess import DEFAULT_SIGMA, postprocess
 from gmcam.registry import Method, Query, find_method
 
-NamedTarget = Target | str | Sequence[str | int]
+NamedTarget = Target | str | Group | Sequence[str | int | Group]
 Explainable = Network | nn.Module
 _Tasks = Sequence[tuple[Method, Layer | None, Mapping[str, Any]]]  # method, layer, options
 CLASSES_AT_A_TIME = 64  # of one image: more are no faster, and their gradients fill the memory
@@ -34,7 +35,8 @@ class Result:
     (T, D, H, W). ``raw`` (T, h, w): the method's values before post-processing, with their sign; of fused
     layers, the fused maps. ``empty`` (T,) bool: the raw map has no evidence for the target, so ``maps`` is
     zero. ``score`` (T,): what was explained, such as logits. ``probability`` (T,): of the target classes as
-    ``Network.output`` says, None if that is None or the target a function. ``target``: (T,) indices or the
+    ``Network.output`` says, and ``rank`` (T,), 1 for the most probable class; None if ``output`` is None or
+    the target a function. ``target``: (T,) indices or the
     function. ``layer``: dotted path, ``<input>`` for none, with commas where fused. ``images``: N.
     """
 
@@ -43,6 +45,7 @@ class Result:
     empty: Tensor
     score: Tensor
     probability: Tensor | None
+    rank: Tensor | None
     target: Resolved
     layer: str
     method: str
@@ -84,7 +87,8 @@ def explain(
     them (path, PIL, array), a preprocessed tensor (N, 3, H, W), a signal (N, C, T), a volume (N, C, D, H, W),
     or a list of tensors without N. ``target``: a class name or index for all images; a list, one per image,
     or any number for a single image; a function from the network's own output to one scalar per image,
-    perhaps with the images' indices as second parameter; None for each image's top class. ``method``: a name
+    perhaps with the images' indices as second parameter; a ``group`` of classes; None for each image's top
+    class. ``method``: a name
     in ``METHODS``, in any spelling. ``layer``: a readable name ("14x14"), a dotted path or a module; None for
     the last map before the network pools or flattens it. ``extra``: further inputs of the network, a tuple,
     or a dict of keywords; tensors with N rows go with the images wherever a method makes new batches.
@@ -191,7 +195,8 @@ def _explain(
 ) -> list[Result]:
     """A result for each task. Tasks at layers share a pass; each of the others has its own."""
     network = as_network(network, image)
-    inputs, indices = network.prepare(image), network.target_indices(target)
+    inputs = network.prepare(image)
+    network, indices = resolved(network, target)
     extra = (extra,) if isinstance(extra, Tensor) else extra
     if extra:
         network.extra = extra_at(extra, torch.zeros(1, dtype=torch.long), len(inputs))
@@ -208,12 +213,12 @@ def _explain(
     with LOCK, torch.autocast(inputs.device.type, enabled=False):
         for group in groups:
             part, layers = [tasks[i] for i in group], [paths[i] for i in group]
-            captured, raws, probability = _one_pass(network, inputs, indices, part, layers, extra)
+            captured, raws, (probability, rank) = _one_pass(network, inputs, indices, part, layers, extra)
             for i, raw in zip(group, raws, strict=True):
                 raw = raw.float() if raw.dtype.itemsize < 4 else raw
                 maps, empty = postprocess(raw, network.size_of(inputs), sigma, normalise)
                 what = (captured.target, paths[i], tasks[i][0].name, len(inputs), network)
-                results[i] = Result(maps, raw, empty, captured.scores, probability, *what)
+                results[i] = Result(maps, raw, empty, captured.scores, probability, rank, *what)
     return [results[i] for i in range(len(tasks))]
 
 
@@ -224,14 +229,14 @@ def no_target(output: Any, images: Tensor) -> Tensor:
 
 def _one_pass(
     network: Network, inputs: Tensor, target: Target, tasks: _Tasks, paths: Sequence[str], extra: Extra
-) -> tuple[Capture, list[Tensor], Tensor | None]:
+) -> tuple[Capture, list[Tensor], tuple[Tensor | None, Tensor | None]]:
     """For tasks that share a forward pass: its capture, emptied of maps, each task's raw maps, and the
-    probabilities of the target classes."""
+    probabilities and ranks of the target classes."""
     keeps = tasks[0][0].keeps  # such a task is alone
     layers = keeps(network.module) if keeps else paths
     gradients = any(method.gradients for method, *_ in tasks)
     arrangement = {"any_shape": True, "skip_idle": True} if keeps else {"arrange": network.as_maps}
-    more: dict[str, Any] = {"extra": extra, "classes": len(network.classes), **arrangement}
+    more: dict[str, Any] = {"extra": extra, "read": network.logits_of, **arrangement}
     recording = Recording(network.module, inputs, layers, gradients, **more)
     for method, *_ in tasks:
         if method.convolutional and (network.reshape is not None or recording.rearranged):
@@ -258,15 +263,16 @@ def _one_pass(
         classes = torch.cat([captured.target for captured in captures])
         captured = replace(captures[0], scores=scores, target=classes)
         raws = [torch.cat(raw) for raw in zip(*parts, strict=True)]
-    probability: Tensor | None = None
     if isinstance(captured.target, Tensor):  # then logits are (N, classes)
         network.check_class_names(captured.logits.shape[1])
         if network.output is not None:
             classes = captured.target
             rows = torch.arange(len(classes)) if len(inputs) > 1 else torch.zeros_like(classes)
             with torch.no_grad():
-                probability = network.probabilities_of(recording.output)[rows, classes]
-    return captured, raws, probability
+                all_classes = network.probabilities_of(recording.output)[rows]
+            probability = all_classes.gather(1, classes[:, None])
+            return captured, raws, (probability[:, 0], 1 + (all_classes > probability).sum(1))
+    return captured, raws, (None, None)
 
 
 def as_network(network: Explainable, image: Images | None) -> Network:

@@ -1,6 +1,7 @@
 """A network with what an explanation needs: preprocessing, class names, layers."""
 
 import difflib
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -178,10 +179,17 @@ class Network:
             plain, names = target.casefold(), [name.casefold() for name in self.classes]
             if plain in names:
                 return names.index(plain)
-            near = difflib.get_close_matches(plain, names, n=3, cutoff=0.5)
-            near += [name for name in names if plain in name and name not in near][:3]
-            lead, similar = ("the closest are", near) if near else ("choose one, as", [*self.classes[:3]])
-            hint = f"{lead} {', '.join(similar)}" if names else "without class names, pass an index"
+            having = [name for name in self.classes if plain in re.findall(r"\w+", name.casefold())]
+            near = having or difflib.get_close_matches(plain, names, n=3, cutoff=0.5)
+            near = near or [name for name in self.classes if plain in name.casefold()][:3]
+            hint = (
+                f"the closest are {', '.join(near)}"
+                if near
+                else f"choose one, as {', '.join(self.classes[:3])}"
+            )
+            if len(having) > 1:
+                hint = f"choose one of {', '.join(having)}, or several: gmcam.group([...])"
+            hint = hint if names else "without class names, pass an index"
             raise ValueError(f"expected a class of {self.name}, got {target!r}: {hint}")
         if isinstance(target, bool) or not hasattr(target, "__index__"):
             raise ValueError(f"expected a class name or index, got {target!r}: pass one of these")

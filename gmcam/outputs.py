@@ -15,7 +15,8 @@ from gmcam._hooks import first_tensor
 # A function may take the rows' image indices (B,) as its second parameter.
 Target = int | Sequence[int] | Tensor | Callable[..., Tensor] | None
 Resolved = Tensor | Callable[..., Tensor]
-Meaning = str | Callable[[Any], Tensor] | None
+Read = Callable[[Any], Tensor]
+Meaning = str | Read | None
 MEANINGS = ("softmax", "sigmoid", None)
 
 
@@ -39,11 +40,11 @@ def has_classes(output: Any, count: int) -> bool:
     return logits is not None and logits.ndim == 2 and len(logits) == count
 
 
-def scores_of(output: Any, target: Target, count: int, classes: int = 0) -> tuple[Tensor, Resolved]:
+def scores_of(output: Any, target: Target, count: int, read: Read = logits_of) -> tuple[Tensor, Resolved]:
     """The scalars to differentiate, (T,), and the target: (T,) class indices, or the function itself.
 
-    ``output``: the network's own, which a function receives as it is; a class is a column of its logits.
-    ``count``: N. ``classes``: as for ``logits_of``. ``ValueError`` for a target that does not fit.
+    ``output``: the network's own, which a function receives as it is; a class is a column of its logits,
+    which ``read`` returns. ``count``: N. ``ValueError`` for a target that does not fit.
     """
     if callable(target):
         scores = bound(target, torch.arange(count))(output)
@@ -51,7 +52,7 @@ def scores_of(output: Any, target: Target, count: int, classes: int = 0) -> tupl
         if shape != (count,):
             raise ValueError(f"expected one scalar per image, ({count},), got {shape}: reduce in the target")
         return scores, target
-    logits = logits_of(output, classes)
+    logits = read(output)
     if logits.ndim != 2 or len(logits) != count:
         fault = f"expected an output of shape (N, classes), got {tuple(logits.shape)}"
         raise ValueError(f"{fault}: pass target as a function from it to one scalar per image")

@@ -1,15 +1,13 @@
 """The registry of saliency methods, each a function from a ``Query`` to raw maps (T, h, w)."""
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +19,8 @@ from gmcam.chunks import is_out_of_memory
 from gmcam.network import Network
 from gmcam.outputs import Target, bound
 
-_Item = TypeVar("_Item")
 Compute = Callable[..., Tensor]
+with_progress = partial(tqdm, delay=2, leave=False)  # items, with a progress bar on stderr after two seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,23 +88,23 @@ class Query:
                 else:
                     alone, row = bound(target, first)(output), self.captured.scores[:1]
             gap = (alone - row).abs().max() / row.abs().max().clamp(min=1e-6)
+            if alone.shape == row.shape and gap <= (5e-2 if row.dtype.itemsize < 4 else 1e-2):
+                return
             cause = f"its output differs by {gap:.1%}"
-            same = alone.shape == row.shape and gap <= (5e-2 if row.dtype.itemsize < 4 else 1e-2)
         except (RuntimeError, ValueError, IndexError, TypeError) as error:  # as for shapes that do not fit
             if is_out_of_memory(error):
                 raise
-            cause, same = f"it fails: {next(iter(str(error).splitlines()), type(error).__name__)}", False
-        if not same:
-            raise ValueError(
-                "expected images that do not influence each other, got a network or target that depends on "
-                f"its batch (for image 0 alone {cause}): give one image at a time, pass what belongs to each "
-                "image as extra=, or give the target function a second parameter, the images' indices"
-            )
+            cause = f"it fails: {next(iter(str(error).splitlines()), type(error).__name__)}"
+        raise ValueError(
+            "expected images that do not influence each other, got a network or target that depends on its "
+            f"batch (for image 0 alone {cause}): give one image at a time, pass what belongs to each image "
+            "as extra=, or give the target function a second parameter, the images' indices"
+        )
 
     def again(self, inputs: Tensor, target: Target, extra: Extra | None = None) -> Capture:
         """The pass at the same layer for other inputs; of the same images, unless ``extra`` is given."""
         network, extra = self.network, self.extra if extra is None else extra
-        more: dict[str, Any] = {"classes": len(network.classes), "arrange": network.as_maps}
+        more: dict[str, Any] = {"read": network.logits_of, "arrange": network.as_maps}
         return Recording(network.module, inputs, self.layer, extra=extra, **more).capture(target)
 
     def scores(self, output: Any, image: int, probability: bool = False) -> Tensor:
@@ -175,8 +173,8 @@ METHODS: dict[str, Method] = {}
 def method(name: str, *, title: str, source: str, **fields: Any) -> Callable[[Compute], Compute]:
     """Register a function as a saliency method; its docstring starts with its formula.
 
-    ``fields``: those of ``Method`` from ``keeps`` on. Raises
-    ``ValueError`` for a name that is taken, unless by the same notebook, whose cells may run again.
+    ``fields``: those of ``Method`` from ``keeps`` on. ``ValueError`` for a name that is taken, unless by the
+    same notebook, whose cells may run again.
     """
 
     def register(compute: Compute) -> Compute:
@@ -215,8 +213,3 @@ def require_counts(**counts: int) -> None:
 def no_layer(_module: nn.Module) -> list[str]:
     """``keeps`` of a method that needs no layer: the input."""
     return [INPUT]
-
-
-def with_progress(items: Iterable[_Item], label: str) -> Iterator[_Item]:
-    """The items, with a progress bar on stderr after two seconds."""
-    yield from tqdm(items, desc=label, delay=2, leave=False)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from gmcam.datasets import Dataset, class_groups
 from gmcam.datasets.records import Root
 from gmcam.evaluate import runs
-from gmcam.evaluate.measuring import Case, Choices, Groups, cases_of, fitted, measure
+from gmcam.evaluate.measuring import Case, Choices, Groups, cases_of, fitted, grouped, measure
 from gmcam.evaluate.processes import join
 from gmcam.evaluate.runs import Run
 from gmcam.evaluate.tables import status, write_tables
@@ -28,12 +28,14 @@ def evaluate(network: Network, dataset: Dataset, choices: Choices, folder: Root,
     """Measure ``choices.methods`` on every image of ``dataset``; write records and tables into ``folder``.
     The same command continues a run that ended early. Processes started by ``torchrun`` share the blocks.
     ``workers``: processes that read images ahead, as in ``DataLoader``. On a CPU, records are equal to the
-    last bit for any number of processes of the same number of threads. An image is recorded with its error if
+    last bit for any number of processes of the same number of threads. Where several of the network's classes
+    stand for one of the dataset's, they are one ``group``. An image is recorded with its error if
     reading it fails, or if measuring it alone raises one of ``IMAGE_ERRORS``; delete its block's file to try
     again. Lack of memory and errors of a device or the disk end the run. ``ValueError`` for a network without
     the dataset's classes, choices that do not fit it, another run's folder or one in use, no valid image."""
     folder, network = Path(folder), fitted(network, choices.fit)
     groups = class_groups(network.classes, dataset.classes)
+    network = grouped(network, groups)
     indices = list(range(len(dataset)))
     blocks = [indices[start : start + choices.batch] for start in indices[:: choices.batch]]
     with join(next(network.module.parameters(), torch.empty(0)).device) as processes, ExitStack() as stack:
@@ -43,7 +45,11 @@ def evaluate(network: Network, dataset: Dataset, choices: Choices, folder: Root,
             if not (folder / "run.json").exists():  # refuse now what fails on any image
                 noise = torch.rand(network.input_shape, generator=torch.Generator().manual_seed(0))
                 area = torch.ones(network.input_shape[1:], dtype=torch.bool)
-                measure(network, [Case("", "", (0,), noise, area, area, area, torch.zeros(0, 4))], choices)
+                measure(
+                    network,
+                    [Case("", "", next(iter(groups.values())), noise, area, area, area, torch.zeros(0, 4))],
+                    choices,
+                )
             runs.begin(folder, network, dataset, choices, groups)
             return runs.missing(folder, len(blocks))
 

@@ -13,13 +13,14 @@ from torch.nn.utils.rnn import pad_sequence
 from gmcam import metrics
 from gmcam.datasets.records import Record
 from gmcam.explaining import compare
+from gmcam.groups import Group, Grouped
 from gmcam.metrics.curves import STEPS
 from gmcam.network import Network
 from gmcam.postprocess import DEFAULT_SIGMA, upsample
 from gmcam.preprocessing import Preprocessing
 from gmcam.registry import find_method, require_counts
 
-Groups = Mapping[str, tuple[int, ...]]  # class of a dataset → the logits that stand for it
+Groups = Mapping[str, tuple[int, ...]]  # class of a dataset → the network's classes that stand for it
 MEANS = ("micro", "class")
 
 
@@ -59,8 +60,9 @@ class Choices:
 @dataclass(frozen=True, eq=False)
 class Case:
     """An image and a class in it, as the network receives them; what the dataset does not have is empty.
-    ``indices``: the logits that stand for the class. ``inputs`` (3, H, W). ``mask``, ``others``, ``counts``
-    (h, w) bool: pixels of the class, of others alone, not void; maps get their size. ``boxes`` (k, 4)."""
+    ``indices``: the network's classes that stand for it. ``inputs`` (3, H, W). ``mask``, ``others``,
+    ``counts`` (h, w) bool: pixels of the class, of others alone, not void; maps get their size. ``boxes``
+    (k, 4)."""
 
     image: str
     label: str
@@ -79,6 +81,12 @@ def fitted(network: Network, fit: str) -> Network:
         raise ValueError(f"expected a gmcam.Preprocessing, got {before!r}: pass one to gmcam.Network")
     copied.preprocess = replace(before, squash=fit == "squash")
     return copied
+
+
+def grouped(network: Network, groups: Groups) -> Network:
+    """The network in which each label that has several classes is one, see ``gmcam.group``."""
+    several = [Group(indices, label) for label, indices in groups.items() if len(indices) > 1]
+    return Grouped(network, several) if several else network
 
 
 def cases_of(record: Record, preprocess: Preprocessing, groups: Groups) -> list[Case]:
@@ -100,20 +108,17 @@ def cases_of(record: Record, preprocess: Preprocessing, groups: Groups) -> list[
 
 
 def measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[dict[str, Any]]:
-    """One row per case and method, in this order, for the class of the highest logit among the label's. Dice,
+    """One row per case and method, in this order. ``network``: with the cases' groups, see ``grouped``. Dice,
     IoU and share inside are NaN without pixels of the class, the trace without others; of an empty map, 0."""
     inputs = network.prepare(torch.stack([case.inputs for case in cases]))
-    best = [case.indices[0] for case in cases]
-    if any(len(case.indices) > 1 for case in cases):
-        chances = network.probabilities(inputs).tolist()  # ranked as the logits are
-        best = [max(case.indices, key=row.__getitem__) for case, row in zip(cases, chances, strict=True)]
-    targets = torch.tensor(best, device=inputs.device)
+    targets = torch.tensor([_target(network, case) for case in cases], device=inputs.device)
     methods, layer, sigma = choices.methods, choices.layer, choices.sigma
-    results, columns = compare(network, inputs, targets, methods=methods, layer=layer, sigma=sigma), []
+    results, measured = compare(network, inputs, targets, methods=methods, layer=layer, sigma=sigma), []
     for result in results:
         nothing = torch.full_like(result.score, torch.nan)  # where the output has no probabilities
         before = (nothing if result.probability is None else result.probability).float()
-        values = {"target": targets, "probability": before, "score": result.score, "empty": result.empty}
+        rank = nothing if result.rank is None else result.rank
+        values = {"probability": before, "rank": rank, "score": result.score, "empty": result.empty}
         values |= _localisation(result.maps, cases, choices)
         if choices.zone is not None:
             zones = metrics.zones(inputs, result.maps, choices.zone, choices.threshold)
@@ -126,13 +131,20 @@ def measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[d
             step["chunk_size"] = 2 * choices.batch
             areas = metrics.curves(network, inputs, targets, result.maps, **step)
             values |= {"insertion": areas.insertion_area, "deletion": areas.deletion_area}
-        columns.append({name: value.tolist() for name, value in values.items()})
+        measured.append({name: value.tolist() for name, value in values.items()})
     return [
         {"image": case.image, "label": case.label, "status": "measured", "method": result.method}
         | {name: column[i] for name, column in values.items()}
         for i, case in enumerate(cases)
-        for result, values in zip(results, columns, strict=True)
+        for result, values in zip(results, measured, strict=True)
     ]
+
+
+def _target(network: Network, case: Case) -> int:
+    if isinstance(network, Grouped):
+        return network.columns.index(case.indices)
+    (index,) = case.indices  # several are a group, see ``grouped``
+    return index
 
 
 def _localisation(maps: Tensor, cases: Sequence[Case], choices: Choices) -> dict[str, Tensor]:

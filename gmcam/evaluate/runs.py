@@ -26,8 +26,7 @@ from gmcam.network import Network
 # Name → Arrow type. A row per image, class and method, with the status "measured"; or one per image, with the
 # status "unreadable", "no class" (of the network's) or "failed", and the error.
 COLUMNS = dict.fromkeys(("image", "label", "method", "status", "error"), "string")
-COLUMNS |= {"target": "int64", "empty": "bool_"}
-COLUMNS |= dict.fromkeys(("probability", "score", *METRICS), "float64")
+COLUMNS |= {"empty": "bool_"} | dict.fromkeys(("probability", "rank", "score", *METRICS), "float64")
 _BLOCK = "records/block-{:06d}.parquet"
 _PACKAGES = ("gmcam", "torch", "torchvision", "numpy", "scipy", "pillow", "pycocotools", "captum", "zennit")
 

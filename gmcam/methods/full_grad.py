@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gmcam._hooks import Extra, forward, without_gradients
 from gmcam.capture import INPUT, Capture, Recording
 from gmcam.chunks import in_chunks
+from gmcam.groups import Grouped
 from gmcam.network import Network
 from gmcam.registry import Query, method, no_layer, require_counts, with_progress
 
@@ -29,7 +31,8 @@ def full_grad(query: Query) -> Tensor:
     ReLU6 at its ceiling adds 6 (not in that code). Raises ``ValueError`` where the terms do not add up to the
     score: for activations other than rectifiers and for nonlinear target functions.
     """
-    return _add_up(full_gradient(query.network, query.captured), query.size)
+    extra = query.rows()[2] if query.extra else ()
+    return _add_up(full_gradient(query.network, query.captured, extra), query.size)
 
 
 @_full_gradient_method("smooth_full_grad", title="Smooth FullGrad", keeps=no_layer, gradients=False)
@@ -50,10 +53,10 @@ def smooth_full_grad(
     def summed_terms(row: int, noises: Tensor) -> dict[str, Tensor]:
         images, target, extra = query.rows(torch.full((len(noises),), row))
         noisy = images + noise * (images[0].max() - images[0].min()) * noises.to(images)
-        more: dict[str, Any] = {"extra": extra, "classes": len(network.classes)}
+        more: dict[str, Any] = {"extra": extra, "read": network.logits_of}
         recording = Recording(network.module, noisy, layers, any_shape=True, skip_idle=True, **more)
         captured = recording.capture(target)
-        terms = full_gradient(network, captured)
+        terms = full_gradient(network, captured, extra)
         terms[INPUT] = terms[INPUT].sum(1, keepdim=True)
         return {name: term.sum(0, keepdim=True) for name, term in terms.items()}
 
@@ -72,8 +75,11 @@ def smooth_full_grad(
     return torch.cat(raw)
 
 
-def full_gradient(network: Network, captured: Capture) -> dict[str, Tensor]:
-    """The score's terms (T, …): x ⊙ ∂Y/∂x under ``INPUT``, b ⊙ ∂Y/∂output by path; errors as for FullGrad."""
+def full_gradient(network: Network, captured: Capture, extra: Extra = ()) -> dict[str, Tensor]:
+    """The score's terms (T, …): x ⊙ ∂Y/∂x under ``INPUT``, b ⊙ ∂Y/∂output by path; errors as for FullGrad.
+
+    Of a ``group``, the entropy of its classes' softmax is left out, which belongs to no place.
+    """
     terms = {INPUT: captured.maps[INPUT] * captured.gradients[INPUT]}
     for name, part in network.module.named_modules():
         if (bias := _bias(part)) is None or (gradient := captured.gradients.get(name)) is None:
@@ -85,7 +91,11 @@ def full_gradient(network: Network, captured: Capture) -> dict[str, Tensor]:
             gradient = gradient.movedim(-1, 1)
         terms[name] = gradient * bias.view(-1, *[1] * (gradient.ndim - 2))
     flat = [term.flatten(1) for term in terms.values()]
-    missing = (captured.scores - sum(term.sum(1) for term in flat)).abs()
+    scores, target = captured.scores, captured.target
+    if isinstance(network, Grouped) and isinstance(target, Tensor):
+        with without_gradients(network.module):
+            scores = network.linear_scores(forward(network.module, captured.maps[INPUT], extra), target)
+    missing = (scores - sum(term.sum(1) for term in flat)).abs()
     size = captured.scores.abs() + sum(torch.linalg.vector_norm(term, ord=1, dim=1) for term in flat)
     passed = (captured.scores, *captured.maps.values(), *captured.gradients.values())  # autocast mixes dtypes
     rounding = max(torch.finfo(tensor.dtype).eps for tensor in passed)

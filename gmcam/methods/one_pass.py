@@ -5,9 +5,11 @@ from torch import Tensor, nn
 
 from gmcam import equations
 from gmcam.equations import cells
+from gmcam.groups import Grouped
 from gmcam.registry import Query, method
 
 _FAHIM = "Fahim, Saqib, Siam, Jung, Sensors 22(17):6516, 2022"
+_NO_TARGET = {"gradients": False, "needs_target": False, "signed": True}
 
 
 @method("cam", title="CAM", source="Zhou et al., CVPR 2016", gradients=False, convolutional=True, signed=True)
@@ -18,8 +20,8 @@ def cam(query: Query) -> Tensor:
     1 × 1 convolution, perhaps a rectifier, and global average pooling (SqueezeNet).
     """
     M, target, logits = query.M, query.captured.target, query.captured.logits
-    if not isinstance(target, Tensor):
-        raise ValueError("expected a class as target of cam, got a function: use grad_cam")
+    if not isinstance(target, Tensor) or isinstance(query.network, Grouped):
+        raise ValueError("expected a class as target of cam, got a function or a group: use grad_cam")
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     last = next((p for p in reversed([*query.network.module.modules()]) if isinstance(p, kinds)), None)
     weights = M.new_zeros(0, 0) if last is None else last.weight.detach().flatten(1)
@@ -97,9 +99,6 @@ def x_grad_cam(query: Query) -> Tensor:
 def layer_cam(query: Query) -> Tensor:
     """ReLU(Σ_k ReLU(C_k) ⊙ M_k)."""
     return (query.C.relu() * query.M).sum(1).relu()
-
-
-_NO_TARGET = {"gradients": False, "needs_target": False, "signed": True}
 
 
 @method("eigen_cam", title="Eigen-CAM", source="Muhammad et al., IJCNN 2020", **_NO_TARGET)

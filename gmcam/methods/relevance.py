@@ -8,12 +8,11 @@ from torch import Tensor, fx, nn
 
 from gmcam import equations
 from gmcam._extras import require
-from gmcam._hooks import Extra, extra_at, left_as_found
+from gmcam._hooks import extra_at, left_as_found
 from gmcam.capture import capture
 from gmcam.chunks import in_chunks
 from gmcam.methods.canonical import ACTIVATIONS, Mean, Sum, canonical, stacked
-from gmcam.outputs import Target, logits_of
-from gmcam.registry import Query, method, require_counts
+from gmcam.registry import Query, method
 
 _LEE = "Lee et al., CVPR 2021"
 _UNCHANGED = (nn.BatchNorm2d, nn.BatchNorm1d, *ACTIVATIONS)
@@ -25,8 +24,6 @@ _FUNCTIONS = (  # they move values without changing them
     *(torch.flatten, torch.reshape, torch.squeeze, torch.permute, torch.transpose, torch.chunk),
     *("flatten", "view", "reshape", "squeeze", "permute", "transpose", "chunk", "contiguous"),
 )
-
-
 _SHAPE = {"gradients": False, "convolutional": True, "signed": True, "images_only": True}
 
 
@@ -41,26 +38,13 @@ def relevance_cam(query: Query, chunk_size: int = 8) -> Tensor:
     grows where signed terms cancel. ``normalise="minmax"``: the paper's scale, 0 is bright; ``chunk_size``:
     maps per pass. Raises ``ValueError`` for target functions, untraceable networks and steps without a rule.
     """
-    require_counts(chunk_size=chunk_size)
-    inputs, target, extra = query.rows()
-    network, classes = query.network.module, len(query.network.classes)
-    relevance = propagate(network, query.layer, inputs, target, chunk_size, extra, classes)
-    return equations.class_map(query.M, equations.channel_weights(relevance.to(query.M.dtype)))
+    relevance = propagate(query, chunk_size).to(query.M.dtype)
+    return equations.class_map(query.M, equations.channel_weights(relevance))
 
 
-def propagate(
-    module: nn.Module,
-    layer: str,
-    inputs: Tensor,
-    target: Target,
-    chunk_size: int = 8,
-    extra: Extra = (),
-    classes: int = 0,
-) -> Tensor:
-    """The relevance at ``layer``, (N, K, h, w), of each ``target`` (N,); errors as for ``relevance_cam``.
-
-    ``extra``: further inputs. ``classes``: the number of class names, see ``logits_of``.
-    """
+def propagate(query: Query, chunk_size: int = 8) -> Tensor:
+    """The relevance at the layer, (T, K, h, w), of each target; errors as for ``relevance_cam``."""
+    module, layer, (inputs, target, extra) = query.network.module, query.layer, query.rows()
     if not isinstance(target, Tensor):
         raise ValueError("expected a class as target of relevance_cam, got a function: use grad_cam")
     zennit = require("zennit", "captum")
@@ -70,16 +54,15 @@ def propagate(
         shifted = stabilise(denominator)
         return shifted.masked_fill(shifted == 0, 1)  # where a step outputs only zeros
 
-    network = canonical(
-        module, leaf=layer, example=inputs[:1], extra=extra_at(extra, torch.tensor([0]), len(inputs))
-    )
+    first = extra_at(extra, torch.tensor([0]), len(inputs))
+    network = canonical(module, leaf=layer, example=inputs[:1], extra=first)
     _check_rules(network, layer)
     by_type: list[tuple[Any, Any]] = [(_PROPORTIONAL, rules.Norm(steady)), (_UNCHANGED, rules.Pass())]
     by_type += [(nn.Conv2d, rules.ZPlus(steady)), (nn.Linear, rules.ZPlus(steady, zero_params=["bias"]))]
 
     def relevance(rows: Tensor) -> Tensor:
         def contrast(output: Any) -> Tensor:
-            logits = logits_of(output, classes)
+            logits = query.network.logits_of(output)
             start = torch.full_like(logits, -1 / logits.shape[1])
             start[torch.arange(len(logits)), target[rows]] = 1
             return (start * logits).sum(1)

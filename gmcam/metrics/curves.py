@@ -1,7 +1,6 @@
 """Insertion and deletion: the probability of a class as salient pixels are inserted or deleted.
 Petsiuk, Das and Saenko, *RISE: Randomized Input Sampling for Explanation of Black-box Models*, 2018."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,8 @@ from torch.nn import functional as F
 
 from gmcam._hooks import forward, without_gradients
 from gmcam.chunks import in_chunks
+from gmcam.explaining import NamedTarget
+from gmcam.groups import resolved
 from gmcam.network import Network
 from gmcam.outputs import class_indices
 from gmcam.registry import require_counts
@@ -41,8 +42,7 @@ def pixel_ranks(maps: Tensor) -> Tensor:
     """Rank of each pixel, 0 for the most salient: (N, H, W) → (N, H, W) int64.
     Equal pixels follow one random permutation, the same for all maps of H × W pixels, on all devices. In
     reading order, an object's mask would be inserted from top to bottom: on ``collage-resnet`` its insertion
-    area is then 0.46, shuffled 0.60, and Grad-CAM's is 0.56. Raises ``ValueError`` for a wrong shape or
-    NaN."""
+    area is then 0.46, shuffled 0.60, and Grad-CAM's is 0.56. ``ValueError`` for a wrong shape or NaN."""
     if maps.ndim != 3 or maps.isnan().any():
         raise ValueError(f"expected maps (N, H, W) without NaN, got {tuple(maps.shape)}: check them")
     flat = maps.flatten(1)
@@ -70,7 +70,7 @@ def blurred(inputs: Tensor) -> Tensor:
 def curves(
     network: Network,
     inputs: Tensor,
-    target: str | int | Sequence[str | int] | Tensor,
+    target: NamedTarget,
     maps: Tensor,
     *,
     steps: int = STEPS,
@@ -86,7 +86,7 @@ def curves(
     is 0.0044. The network runs 2 S times per image, ``chunk_size`` states at a time, and is left
     as found. ``ValueError`` for shapes that do not fit, targets out of range, NaN, and counts below 1."""
     require_counts(steps=steps, pixels=1 if pixels is None else pixels, chunk_size=chunk_size)
-    inputs = network.prepare(inputs)
+    inputs, (network, indices) = network.prepare(inputs), resolved(network, target)
     count, _, height, width = inputs.shape
     if maps.shape != (count, height, width):
         raise ValueError(f"expected maps {(count, height, width)}, got {tuple(maps.shape)}: pass one each")
@@ -95,7 +95,7 @@ def curves(
     taken = torch.cat([taken[taken < total], torch.tensor([total])]).to(inputs.device)
     with without_gradients(network.module):
         blank = network.probabilities_of(forward(network.module, inputs.new_zeros((1, *inputs.shape[1:]))))[0]
-        targets = class_indices(network.target_indices(target), len(blank)).to(inputs.device, torch.long)
+        targets = class_indices(indices, len(blank)).to(inputs.device, torch.long)
         if targets.shape not in ((), (count,)):
             raise ValueError(f"expected {count} targets, got {len(targets)}: pass one class per image")
         targets, backdrop = targets.expand(count), blurred(inputs)

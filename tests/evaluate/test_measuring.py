@@ -11,7 +11,7 @@ import gmcam
 from gmcam import metrics
 from gmcam.datasets import Record, Truth
 from gmcam.evaluate import Choices, evaluate
-from gmcam.evaluate.measuring import cases_of, fitted, measure
+from gmcam.evaluate.measuring import cases_of, fitted, grouped, measure
 from gmcam.postprocess import upsample
 
 GROUPS = {"red": (0,), "green": (1,), "blue": (2,)}
@@ -26,7 +26,7 @@ def rows_of(network, record, **choices):
 def test_a_row_has_the_values_of_the_metrics(colour_network, squares_dataset):
     record = squares_dataset(1).read(0)
     row = rows_of(colour_network, record, methods=("grad_cam", "gmcam"), pixels=64)[1]
-    assert (row["image"], row["label"], row["method"], row["target"]) == ("squares 0", "red", "gmcam", 0)
+    assert (row["image"], row["label"], row["method"], row["rank"]) == ("squares 0", "red", "gmcam", 1)
     inputs = colour_network.prepare(record.image)
     result = gmcam.explain(colour_network, inputs, 0)
     before = colour_network.probabilities(inputs)[0, 0]
@@ -56,12 +56,18 @@ def test_the_perfect_map_scores_one(colour_network, squares_dataset):
     assert [row[name] for name in ("dice", "iou", "inside", "trace", "pointing")] == [1, 1, 1, 0, 1]
 
 
-def test_the_highest_logit_of_a_group_is_the_target(colour_network, squares_dataset):
+def test_a_group_is_one_class(colour_network, squares_dataset):
     record = squares_dataset(1).read(0)  # red is larger than green
-    network = fitted(colour_network, "squash")
-    [case, _] = cases_of(record, network.preprocess, {"red": (2, 0, 1), "green": (1,)})
-    [row] = measure(network, [case], Choices(methods=("grad_cam",), steps=0))
-    assert row["target"] == 0
+    groups = {"red": (2, 0), "green": (1,)}
+    network = grouped(fitted(colour_network, "squash"), groups)
+    cases = cases_of(record, network.preprocess, groups)
+    [red, green] = measure(network, cases, Choices(methods=("grad_cam",), steps=0))
+    with torch.no_grad():
+        logits = colour_network.module(network.prepare(record.image))[0]
+    assert red["score"] == pytest.approx(torch.logsumexp(logits[[0, 2]], 0).item(), abs=1e-6)
+    assert red["probability"] == pytest.approx(logits.softmax(0)[[0, 2]].sum().item(), abs=1e-6)
+    assert (red["rank"], green["rank"]) == (1, 2)  # of two classes, for blue is in a group
+    assert green["score"] == logits[1].item()
 
 
 def test_batches_do_not_change_a_row(colour_network, squares_dataset):

@@ -14,7 +14,13 @@ from torchvision.models.squeezenet import Fire
 import gmcam
 from gmcam.capture import capture
 from gmcam.lab.networks import ResidualBlock
-from gmcam.methods.relevance import propagate
+from gmcam.methods.relevance import propagate as relevance_of
+
+
+def propagate(module, layer, inputs, target):
+    """The relevance at a layer, of one target per image."""
+    captured = capture(module, inputs, target, layer, gradients=False)
+    return relevance_of(gmcam.Query(gmcam.Network(module), inputs, target, layer, captured))
 
 
 def test_two_cells_by_hand():
