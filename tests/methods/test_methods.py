@@ -27,6 +27,7 @@ SIZE_OF_CHUNKS = [name for name in METHODS if "chunk_size" in METHODS[name].opti
 WITHOUT_LAYER = {
     *("full_grad", "smooth_full_grad", "captum.saliency", "captum.input_x_gradient"),
     *("captum.integrated_gradients", "captum.guided_backprop", "captum.occlusion", "captum.deep_lift"),
+    *("centred_blob", "edges", "area"),
 }
 
 
@@ -171,7 +172,7 @@ def test_progress_goes_to_stderr_alone(gap_network, images, monkeypatch, capfd, 
     def at_once(*items, **how):
         return tqdm(*items, **{**how, "delay": 0, "mininterval": 0})
 
-    monkeypatch.setattr("gmcam.registry.tqdm", at_once)
+    monkeypatch.setattr("gmcam.methods.full_grad.with_progress", at_once)
     monkeypatch.setattr("gmcam.chunks.tqdm", at_once)
     gmcam.explain(gap_network, images, 0, method=name)
     written = capfd.readouterr()
