@@ -20,7 +20,12 @@ ARTICLE += ",score_cam,relevance_cam,gmcam"
 # Fields of gmcam.evaluate.Choices, which holds their defaults: name, type, placeholder, help.
 CHOICES: tuple[tuple[str, Callable[[str], Any], str, str], ...] = (
     ("layer", str, "L", "see 'gmcam layers'; default: the last map"),
-    ("zone", str, "Z", "image times map (soft), or its salient area (hard)"),
+    (
+        "zone",
+        lambda name: None if name == "none" else name,
+        "Z",
+        "image times map (soft), its salient area (hard), or none",
+    ),
     ("threshold", float, "T", "share of the maximum that counts as salient"),
     ("tolerance", float, "P", "of the pointing game, in pixels"),
     ("sigma", float, "S", "smoothing, in cells of the layer"),
@@ -30,12 +35,7 @@ CHOICES: tuple[tuple[str, Callable[[str], Any], str, str], ...] = (
     ("mean", str, "M", "over all cases (micro), or of the classes' means (class)"),
     ("batch", int, "B", "images at a time"),
 )
-# Of a network of one's own; the defaults are those of gmcam.Preprocessing.
-OWN = {
-    "size": "of the square input, in pixels; the shorter side is resized to it; default: 224",
-    "mean": "of each colour, to subtract, as 0.485,0.456,0.406; default: ImageNet's",
-    "std": "of each colour, to divide by, as 0.229,0.224,0.225; default: ImageNet's",
-}
+OWN = ("size", "mean", "std")  # of a network of one's own; the defaults are those of gmcam.Preprocessing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,14 +72,15 @@ def _parser() -> argparse.ArgumentParser:
 
     def network(add: Callable[..., Any], flag: str = "--network", own: bool = True) -> None:
         text = "see 'gmcam networks'; timm:NAME; FILE.py:FUNCTION, which returns the torch.nn.Module"
-        add(flag, default="collage-vgg", metavar="NAME", help=text)
-        add(
-            "--weights", default="DEFAULT", help="a .safetensors or .pt file, or a name in torchvision's enum"
-        )
+        add(flag, default="efficientnet-lite0", metavar="NAME", help=f"{text}; default: %(default)s")
+        files = "a .safetensors or .pt file"
+        add("--weights", default="DEFAULT", help=f"{files}, or a name in torchvision's enum")
         add("--classes", type=Path, metavar="FILE", help="a text file, one name per line")
         add("--output", metavar="O", help="meaning of the logits: softmax, sigmoid (several labels) or none")
-        for name, text in OWN.items() if own else ():
-            add(f"--{name}", help=text)
+        if own:
+            add("--size", help="in pixels, of the square input and the image's shorter side; default: 224")
+            add("--mean", help="of each colour, to subtract, as 0.485,0.456,0.406; default: ImageNet's")
+            add("--std", help="of each colour, to divide by, as 0.229,0.224,0.225; default: ImageNet's")
 
     add = command(_explain, "explain an image and write the maps as PNG")
     add("image", type=Path, metavar="IMAGE")
@@ -113,7 +114,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     values = {name: getattr(options, name) for name, *_ in CHOICES if hasattr(options, name)}
     choices = gmcam.evaluate.Choices(tuple(map(str.strip, options.methods.split(","))), **values)
     dataset = gmcam.datasets.open_dataset(options.dataset, options.root, options.split, options.limit)
-    network = _network(options, own=False)
+    network = _network(options)
     network.module.to(device())
     run = gmcam.evaluate.evaluate(network, dataset, choices, options.out, workers=options.workers)
     if is_first():
@@ -145,8 +146,8 @@ def _explain(options: argparse.Namespace) -> None:
     print(f"wrote {out}{where if result.depth else ''}")
 
 
-def _network(options: argparse.Namespace, own: bool = True) -> gmcam.Network:
-    """What --network, --weights, --classes and --output describe; ``own``: and --size, --mean and --std."""
+def _network(options: argparse.Namespace) -> gmcam.Network:
+    """What --network, --weights, --classes and --output describe; except in evaluations, and ``OWN``."""
     from gmcam.loading import build, read_weights, untrained
 
     path, _, function = options.network.rpartition(":")
@@ -165,10 +166,10 @@ def _network(options: argparse.Namespace, own: bool = True) -> gmcam.Network:
         raise ValueError(f"expected --output softmax, sigmoid or none, got {options.output}: choose one")
     if options.output:
         network.output = None if options.output == "none" else options.output
-    changed = own and any(getattr(options, key) for key in OWN)
-    if changed or network.preprocess is None:
-        _prepare(network, {key: getattr(options, key) for key in OWN} if own else {})
-    if changed or is_own or has_file:  # then whatever the network raises is bad input
+    given = {key: getattr(options, key) for key in OWN if "size" in options and getattr(options, key)}
+    if given or network.preprocess is None:
+        _prepare(network, given)
+    if given or is_own or has_file:  # then whatever the network raises is bad input
         options.shape = network.input_shape
     return network
 
@@ -183,26 +184,27 @@ def _class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _prepare(network: gmcam.Network, given: dict[str, str | None]) -> None:
+def _prepare(network: gmcam.Network, given: dict[str, str]) -> None:
     """Change the network's preprocessing to what is given."""
 
-    def numbers(key: str, kind: type, count: int, least: float) -> Any:
+    def numbers(key: str, kind: type, before: Sequence[float], least: float) -> Any:
+        if key not in given:
+            return before
         try:
-            values = tuple(map(kind, (given[key] or "").split(",")))
+            values = tuple(map(kind, given[key].split(",")))
         except ValueError:
             values = ()
-        if len(values) not in (1, count) or min(values) < least:
-            fault = f"expected --{key} as {'one number' if count == 1 else '1 or 3 numbers with commas'}"
+        if len(values) not in (1, len(before)) or min(values) < least:
+            fault = f"expected --{key} as {'one number' if key == 'size' else '1 or 3 numbers with commas'}"
             raise ValueError(f"{fault}, got {given[key]}: see 'gmcam explain --help'")
-        return values * (count // len(values))
+        return values * (len(before) // len(values))
 
     before, side = network.preprocess, network.input_shape[-1]
     if not isinstance(before, gmcam.Preprocessing):
         before = gmcam.Preprocessing(side, side)
-    crop = numbers("size", int, 1, 1)[0] if given.get("size") else before.crop
-    mean = numbers("mean", float, 3, 0) if given.get("mean") else before.mean
-    std = numbers("std", float, 3, 1e-9) if given.get("std") else before.std
-    resize, rest = round(before.resize * crop / before.crop), (before.interpolation, before.squash)
+    (crop,) = numbers("size", int, [before.crop], 1)
+    mean, std = numbers("mean", float, before.mean, 0), numbers("std", float, before.std, 1e-9)
+    resize, rest = round(before.resize * crop / before.crop), (before.interpolation, bool(before.squash))
     network.preprocess = gmcam.Preprocessing(resize, crop, mean, std, *rest)
     network.input_shape = (3, crop, crop)
 

