@@ -1,7 +1,5 @@
 """What ``capture`` leans on: hooks that understand modules working in place, and a network left as found."""
 
-from __future__ import annotations
-
 import copy
 import difflib
 import sys
@@ -26,16 +24,13 @@ LOCK = RLock()
 def left_as_found(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, frozen parameters and no compiled code inside; everything restored afterwards.
 
-    One thread at a time, others wait. Raises ``ValueError`` for a module created in inference mode, unless
-    inference mode is on.
+    One thread at a time. Raises ``ValueError`` for a module created in inference mode, unless that is on.
     """
     parts = list(module.modules())
     parameters = [p for part in parts for p in part._parameters.values() if p is not None]
     if not torch.is_inference_mode_enabled() and any(p.is_inference() for p in parameters):
-        raise ValueError(
-            "expected parameters that can carry gradients, got some created under torch.inference_mode: "
-            "create the network outside of it"
-        )
+        fault = "expected parameters that can carry gradients, got some created under torch.inference_mode"
+        raise ValueError(f"{fault}: create the network outside of it")
     with LOCK:
         trainable = [p for p in parameters if p.requires_grad]
         training = [part for part in parts if part.training]
@@ -119,10 +114,10 @@ def hooked(module: nn.Module, hook: Callable[[Any, bool], Any]) -> Iterator[None
         tensor = first_tensor(output)
         version = versions.get(id(tensor))
         versions.clear()
-        in_place = tensor is not None and version is not None and tensor._version > version
-        if tensor is not None and version is not None and not in_place:
-            output = replace_tensor(output, tensor, tensor.clone())
-        return hook(output, in_place)
+        if tensor is None or version is None:
+            return hook(output, False)
+        in_place = tensor._version > version
+        return hook(output if in_place else replace_tensor(output, tensor, tensor.clone()), in_place)
 
     with module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after):
         yield
@@ -150,20 +145,16 @@ def find_layer(module: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Modul
 def refuse_scripted(module: nn.Module) -> None:
     """Raise ``ValueError`` for a module from ``torch.jit``, whose programs ignore hooks."""
     if isinstance(module, torch.jit.ScriptModule):
-        raise ValueError(
-            "expected a plain torch.nn.Module, got one scripted or traced by torch.jit, which ignores hooks: "
-            "pass the module it was created from"
-        )
+        fault = "expected a plain torch.nn.Module, got one scripted or traced by torch.jit"
+        raise ValueError(f"{fault}, which ignores hooks: pass the module it was created from")
 
 
 def tensors_in(output: Any) -> list[Tensor]:
     """All tensors in tuples, lists and mappings, however nested."""
-    if isinstance(output, Tensor):
-        return [output]
-    values = output.values() if isinstance(output, Mapping) else output
-    if not isinstance(output, Mapping | tuple | list):
-        return []
-    return [tensor for value in values for tensor in tensors_in(value)]
+    values = list(output.values()) if isinstance(output, Mapping) else output
+    if isinstance(values, tuple | list):
+        return [tensor for value in values for tensor in tensors_in(value)]
+    return [output] if isinstance(output, Tensor) else []
 
 
 def first_tensor(output: Any) -> Tensor | None:

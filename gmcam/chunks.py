@@ -20,7 +20,7 @@ def in_chunks(
     Raises ``ValueError`` for a size below 1, ``torch.OutOfMemoryError`` where one item is too much.
     """
     if size < 1:
-        raise ValueError(f"expected chunks of at least 1, got {size}: raise chunk_size")
+        raise ValueError(f"expected a whole number from 1 on for chunk_size, got {size}: raise it")
     parts = [items] if isinstance(items, Tensor) else items
     total = sum(map(len, parts)) if isinstance(parts, Sequence) else None
     with tqdm(total=total, desc=label, delay=2, leave=False, disable=not label) as bar:

@@ -3,14 +3,12 @@
 Neither package is imported before a model of it is used, or the name of one.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Sequence
 from importlib import import_module
 from math import floor
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -21,7 +19,7 @@ from gmcam._extras import require
 from gmcam._hooks import without_gradients
 from gmcam.preprocessing import Preprocessing
 from gmcam.processors import comes_from, measured
-from gmcam.reshape import tokens
+from gmcam.reshape import Reshape, tokens
 
 # In Hugging Face's models: the parameters that stand before the patches; fields of several resolutions.
 PREFIXES = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
@@ -36,14 +34,13 @@ def timm_module(name: str, *, pretrained: bool = True, **options: Any) -> nn.Mod
         near = difflib.get_close_matches(architecture, timm.list_models(), 3) or ["convnext_tiny"]
         raise ValueError(f"expected the name of a timm model, got {name!r}: such as {', '.join(near)}")
     try:
-        module: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+        return cast(nn.Module, timm.create_model(name, pretrained=pretrained, **options).eval())
     except Exception as error:  # of urllib, httpx, the hub or timm
         fault = f"expected to load timm's {name}, and it failed ({first_line(error)})"
         remedy = "go online once, or pass a model from timm.create_model to gmcam.wrap"
         if isinstance(error, RuntimeError):  # timm's own, such as for a tag without weights
             remedy = "choose one of timm.list_pretrained()"
         raise ValueError(f"{fault}: {remedy}") from error
-    return module.eval()
 
 
 def first_line(error: BaseException) -> str:
@@ -90,8 +87,7 @@ def _timm(module: Any) -> dict[str, Any]:
     # Where the class token and registers join before the first block, all blocks have them.
     prefix = getattr(module, "num_prefix_tokens", 0)
     if prefix and hasattr(module, "_pos_embed") and _convolutions(module) <= 1:
-        grid = module.patch_embed.grid_size
-        known["reshape"] = tokens(prefix, None if grid[0] == grid[1] else tuple(grid))
+        known["reshape"] = _tokens(prefix, *module.patch_embed.grid_size)
     return known
 
 
@@ -99,7 +95,8 @@ def _hugging_face(
     module: Any, processor: Any, classes: Sequence[str] | None, shape: tuple[int, ...] | None
 ) -> tuple[nn.Module, dict[str, Any]]:
     vision = getattr(module.config, "vision_config", module.config)
-    size, patch = (_pair(getattr(vision, name, None)) for name in ("image_size", "patch_size"))
+    size, patch = (getattr(vision, name, None) for name in ("image_size", "patch_size"))
+    size, patch = ((side, side) if isinstance(side, int) else side for side in (size, patch))
     known: dict[str, Any] = {"name": type(module).__name__}
     if size:
         known["input_shape"] = (getattr(vision, "num_channels", 3), *size)
@@ -114,16 +111,12 @@ def _hugging_face(
     if size and patch and one_grid:
         named = [(name.rpartition(".")[2], parameter) for name, parameter in module.named_parameters()]
         prefix = sum(1 if p.ndim == 1 else p.shape[1] for name, p in named if name in PREFIXES)
-        grid = (size[0] // patch[0], size[1] // patch[1])
-        known["reshape"] = tokens(prefix, None if grid[0] == grid[1] else grid)
+        known["reshape"] = _tokens(prefix, size[0] // patch[0], size[1] // patch[1])
     return module, known
 
 
-def _pair(value: Any) -> tuple[int, int] | None:
-    """A size of Hugging Face's configurations as (height, width)."""
-    if isinstance(value, int):
-        return value, value
-    return (value[0], value[1]) if isinstance(value, list | tuple) and len(value) == 2 else None
+def _tokens(prefix: int, height: int, width: int) -> Reshape:
+    return tokens(prefix, None if height == width else (height, width))  # a square at any input size
 
 
 def _convolutions(module: nn.Module) -> int:
@@ -136,20 +129,15 @@ class ImageTextSimilarity(nn.Module):
     ``texts``: encoded once by ``processor``. The layers keep their names in ``model``.
     """
 
-    texts: Tensor
-    scale: Tensor
-    bias: Tensor
-
     def __init__(
         self, model: Any, processor: Any, texts: Sequence[str] | None, shape: tuple[int, ...]
     ) -> None:
         super().__init__()
         name = type(model).__name__
         if not texts or not hasattr(processor, "tokenizer"):
-            raise ValueError(
-                f"expected texts and their tokenizer for {name}, got classes={texts!r} and a "
-                f"{type(processor).__name__}: pass its processor, and texts such as 'a photo of a cat'"
-            )
+            given = f"classes={texts!r} and a {type(processor).__name__}"
+            fault = f"expected texts and their tokenizer for {name}, got {given}"
+            raise ValueError(f"{fault}: pass its processor, and texts such as 'a photo of a cat'")
         words = processor.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
         like = next(model.parameters())
         with without_gradients(model):
@@ -160,8 +148,8 @@ class ImageTextSimilarity(nn.Module):
         self.pairwise = hasattr(model, "logit_bias")
         scale = model.logit_scale.exp() if hasattr(model, "logit_scale") else 1 / model.temperature
         bias = model.logit_bias if self.pairwise else torch.zeros_like(scale)
-        for key, value in {"texts": output.text_embeds, "scale": scale, "bias": bias}.items():
-            self.register_buffer(key, value.detach().clone())
+        kept = (value.detach().clone() for value in (output.text_embeds, scale, bias))
+        self.texts, self.scale, self.bias = map(nn.Buffer, kept)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         features = self.visual_projection(self.vision_model(pixel_values).pooler_output)

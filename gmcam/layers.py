@@ -1,7 +1,5 @@
 """Which layers of a network give maps, how their outputs are arranged, and which layer is the default."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -29,6 +27,8 @@ OFFERS = (
     "gmcam.Network(module, reshape=…) with gmcam.reshape.tokens(prefix=…, grid=…), .tokens_first(), "
     ".channels_last(), .frames(T), or a function of your own"
 )
+_Form = tuple[tuple[int, ...], Reshape | None]  # (K, *cells), and how an output becomes maps
+_Forms = dict[str, _Form]
 
 
 class Visit(NamedTuple):
@@ -82,10 +82,8 @@ def trace(
         visits.clear()
         return call(module, start, extra)
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.set_grad_enabled(gradients))
-        stack.enter_context(left_as_found(module))
+    frozen = left_as_found(module)
+    with torch.inference_mode(False), torch.set_grad_enabled(gradients), frozen, ExitStack() as stack:
         for name, part in module.named_modules():
             if name and not isinstance(part, torch.jit.ScriptModule):  # it takes no hooks
                 stack.callback(part.register_forward_hook(partial(note, name)).remove)
@@ -148,15 +146,10 @@ def discover(
     fault = "" if last else _too_early(final, later, round(depths[final.name] * total), stages)
     skipped = final is not candidates[-1] and forms[final.name][1] is not None and reshape is None
     if skipped and not last and depths[final.name] - 1 / total < LATE:
-        fault = "expected a layer by name for tokens without a reshape, as the last with influence is "
-        fault += (
-            f"{final.name!r}, before {1 - depths[final.name]:.0%} of the layers: name it, or pass {OFFERS}"
-        )
+        last_one = f"{final.name!r}, before {1 - depths[final.name]:.0%} of the layers"
+        fault = "expected a layer by name for tokens without a reshape, as the last with influence is"
+        fault += f" {last_one}: name it, or pass {OFFERS}"
     return Discovery(shapes, stages, arrangements, depths, fault)
-
-
-_Form = tuple[tuple[int, ...], Reshape | None]  # (K, *cells), and how an output becomes maps
-_Forms = dict[str, _Form]
 
 
 def _by_reshape(reshape: Reshape, count: int, visit: Visit) -> _Form | None:

@@ -1,14 +1,12 @@
 """``load``: a network by name. ``wrap``: a network around any module."""
 
-from __future__ import annotations
-
 import runpy
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlparse
 
 import torch
@@ -45,14 +43,13 @@ def load(name: str, weights: str = "DEFAULT") -> Network:
             raise ValueError(f"expected no weights for {name}, got {weights!r}: it has one set, leave it out")
         if name.startswith(TIMM):
             return wrap(timm_module(name.removeprefix(TIMM)), name=name)
-        network: Network = registered[name].load()(name)
-        return network
+        return cast(Network, registered[name].load()(name))
     import torchvision
 
     if name not in torchvision_names():
-        known = f"{', '.join(sorted(registered.names))}, timm's with timm: before the name"
-        known = f"{known}, and torchvision's {', '.join(torchvision_names())}"
-        raise ValueError(f"expected the name of a network, got {name!r}: there are {known}")
+        known = f"{', '.join(sorted(registered.names))}, timm's with timm: before the name, and torchvision's"
+        fault = f"expected the name of a network, got {name!r}: there are {known}"
+        raise ValueError(f"{fault} {', '.join(torchvision_names())}")
     available = torchvision.models.get_model_weights(name).__members__
     if weights not in available:
         raise ValueError(f"expected weights of {name}, got {weights!r}: there are {', '.join(available)}")
@@ -79,9 +76,8 @@ def wrap(
     crops and normalises becomes a ``Preprocessing``, which also places masks and boxes. ``classes``: one name
     per logit; of a CLIP, the texts. A model of timm brings preprocessing, ImageNet's classes, input shape and
     prefix tokens; one of Hugging Face classes, input shape, prefix tokens, and ``output="sigmoid"`` where its
-    configuration declares several labels. Every argument overrides them and is as in ``Network``;
-    ``input_shape`` is what the processor returns, else the model's, else (3, 224, 224). ``ValueError`` as
-    there.
+    configuration declares several labels. Every argument overrides them; arguments and errors are as in
+    ``Network``. ``input_shape`` is what the processor returns, else the model's, else (3, 224, 224).
 
     >>> module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 2))
     >>> network = gmcam.wrap(module, gmcam.Preprocessing(resize=8, crop=8), ["cat", "cup"])
@@ -90,12 +86,7 @@ def wrap(
     """
     preprocess, shape = preprocessing_of(processor)
     module, known = settings(getattr(module, "_orig_mod", module), processor, classes, shape)
-    given: dict[str, Any] = {
-        "preprocess": preprocess,
-        "classes": classes,
-        "name": name or None,
-        "reshape": reshape,
-    }
+    given: Any = {"preprocess": preprocess, "classes": classes, "name": name or None, "reshape": reshape}
     given |= {"input_shape": input_shape or shape, "layer": layer}
     known |= {key: value for key, value in given.items() if value is not None}
     return Network(module, **known if output == "softmax" else known | {"output": output})
@@ -110,9 +101,9 @@ def build(file: Path, name: str) -> nn.Module:
         entry = entries[name]
         module = entry if isinstance(entry, nn.Module) else entry()
     except Exception as error:  # whatever the file's own code raises
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        fault = f"expected {described} that returns a torch.nn.Module, got {reason}"
-        raise ValueError(f"{fault}: pass FILE.py:FUNCTION, a function without arguments") from error
+        fault = f"expected {described} that returns a torch.nn.Module, got {type(error).__name__}"
+        remedy = "pass FILE.py:FUNCTION, a function without arguments"
+        raise ValueError(f"{fault}: {first_line(error)}: {remedy}") from error
     finally:
         sys.path.pop(0)
     if not isinstance(module, nn.Module):
@@ -131,8 +122,7 @@ def untrained(name: str, classes: Sequence[str] = ()) -> nn.Module:
     if name not in torchvision_names():
         fault = f"expected a network of timm or torchvision for a file of weights, got {name!r}"
         raise ValueError(f"{fault}: choose one, or pass FILE.py:FUNCTION")
-    module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-    return module.eval()
+    return cast(nn.Module, torchvision.models.get_model(name, weights=None, **options).eval())
 
 
 def read_weights(module: nn.Module, path: Path) -> None:
@@ -142,16 +132,11 @@ def read_weights(module: nn.Module, path: Path) -> None:
     as under DataParallel. ``ValueError`` for a file that does not fit or holds anything but tensors.
     """
     try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = next(
-            (state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state
-        )
-        while (
-            not module.state_dict().keys() & state.keys() and len({key.split(".")[0] for key in state}) == 1
-        ):
+        is_safe = path.suffix == ".safetensors"
+        state: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
+        inside = [state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)]
+        state, names = [*inside, state][0], module.state_dict().keys()
+        while not names & state.keys() and len({key.split(".")[0] for key in state}) == 1:
             state = {key.partition(".")[2]: value for key, value in state.items()}
         module.load_state_dict(state)
     except Exception as error:  # safetensors, the unpickler and load_state_dict raise different kinds
@@ -195,12 +180,10 @@ def _pretrained(name: str, weights: Any) -> nn.Module:
     try:
         # Torchvision would unpickle anything; a file that holds more than tensors fails here.
         weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        module: nn.Module = torchvision.models.get_model(name, weights=weights)
-        return module
+        return cast(nn.Module, torchvision.models.get_model(name, weights=weights))
     except Exception as error:  # urllib, the hash check and the unpickler raise different kinds
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         if existed:
-            fault = f"expected weights of {name} in {path}, which cannot be loaded ({reason})"
+            fault = f"expected weights of {name} in {path}, which cannot be loaded ({first_line(error)})"
             raise ValueError(f"{fault}: delete it and try again") from error
-        fault = f"expected to download the weights of {name}, and it failed ({reason})"
+        fault = f"expected to download the weights of {name}, and it failed ({first_line(error)})"
         raise ValueError(f"{fault}: put {path.name} from {weights.url} into {path.parent}") from error

@@ -1,17 +1,14 @@
 """From a raw saliency map to one at the image's size: rectify, smooth, normalise, up-sample.
 
 Fahim et al. (2022) name the steps ("typical smoothing and normalization … before post aggregation
-up-sampling") without the kernel; here it is a Gaussian of σ = 0.5 cells of the raw map for every method.
-Signed maps are rectified because min–max would draw "no evidence" as bright as the evidence against is
-strong. ``normalise`` selects the scale:
+up-sampling") without the kernel; here a Gaussian of σ = 0.5 cells of the raw map for every method. Signed
+maps are rectified: min–max draws "no evidence" as bright as the evidence against is strong. ``normalise``:
 
 - ``"rectified"``: rectify, then ``(S − min S)/(max S − min S)`` per map; the default.
 - ``"max"``: rectify, then ``S / max S`` per map; zero stays zero.
 - ``"batch"``: rectify, then divide all maps of a call by their common maximum, to compare strength.
 - ``"minmax"``: ``(S − min S)/(max S − min S)`` without rectifying, for a paper that does so (Relevance-CAM).
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence

@@ -17,7 +17,8 @@ class Preprocessing:
 
     Calling it takes an RGB image and returns float32 (3, crop, crop), bit for bit as torchvision's preset
     ``ImageClassification``. ``squash=True`` resizes the whole image to ``crop`` × ``crop``: proportions
-    change. Raises ``ValueError`` for an image whose longer side exceeds ``MAX_ASPECT`` times the shorter.
+    change; a number to a square of that side, before the crop. Raises ``ValueError`` for an image whose
+    longer side exceeds ``MAX_ASPECT`` times the shorter.
 
     >>> gmcam.Preprocessing(resize=256, crop=224)(gmcam.lab.photo("chelsea")).shape
     torch.Size([3, 224, 224])
@@ -28,7 +29,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     interpolation: Resampling = Resampling.BILINEAR
-    squash: bool = False
+    squash: bool | int = False
 
     def __call__(self, image: Image.Image) -> Tensor:
         if max(image.size) > MAX_ASPECT * min(image.size):  # resizing would exhaust memory
@@ -41,7 +42,8 @@ class Preprocessing:
 
     def _placement(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """Width and height after resizing; left and upper edge of the crop, rounded as torchvision does."""
-        width, height = (self.crop if self.squash else int(self.resize * side / min(size)) for side in size)
+        square = self.crop if self.squash is True else self.squash
+        width, height = (square or int(self.resize * side / min(size)) for side in size)
         # Where the crop is larger, its edge is negative: PIL fills the border with black.
         left, upper = (round(m / 2) if m > 0 else -(-m // 2) for m in (width - self.crop, height - self.crop))
         return width, height, left, upper
@@ -65,11 +67,13 @@ class Preprocessing:
 
     def view(self, image: Image.Image) -> Image.Image:
         """The part of the image that the network sees, at the image's resolution."""
-        if self.squash:
+        if self.squash is True:
             return image
-        side = max(1, round(min(image.size) * self.crop / self.resize))
-        left, upper = ((length - side) // 2 for length in image.size)
-        return image.crop((left, upper, left + side, upper + side))
+        share = self.crop / (self.squash or self.resize)
+        sides = image.size if self.squash else [min(image.size)] * 2
+        width, height = (max(1, round(side * share)) for side in sides)
+        left, upper = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, upper, left + width, upper + height))
 
     def restore(self, inputs: Tensor) -> Tensor:
         """Undo the normalisation: (N, 3, H, W) inputs to colours in [0, 1]."""

@@ -1,8 +1,7 @@
 """From what a layer returns to maps (N, K, h, w): for ``gmcam.Network(module, reshape=…)``.
 
-Needed where the shape alone does not tell, such as tokens of an image that is not square. Each function
-returns a reshape, which takes a layer's output or its gradient and raises ``ValueError`` for a tensor that
-does not fit.
+Needed where the shape alone does not tell, such as tokens of an image that is not square. Each returns a
+reshape, which takes a layer's output or its gradient, and raises ``ValueError`` for one that does not fit.
 """
 
 import math
@@ -36,12 +35,10 @@ def tokens(prefix: int | None = None, grid: tuple[int, ...] | None = None) -> Re
             if cells > 0 and math.prod(size) == cells:
                 maps = output[:, first:].transpose(1, 2)
                 return maps.reshape(*maps.shape[:2], *size)
-        where = f"{'0 to 8' if prefix is None else prefix} tokens before"
         form = "a square" if grid is None else "×".join(map(str, grid))
-        raise ValueError(
-            f"expected {where} {form} of tokens, got {output.shape[1]} in {tuple(output.shape)}: "
-            "give gmcam.reshape.tokens the number of class tokens and registers as prefix, and grid=(h, w)"
-        )
+        fault = f"expected {'0 to 8' if prefix is None else prefix} tokens before {form} of tokens, got "
+        fault += f"{output.shape[1]} in {tuple(output.shape)}: give gmcam.reshape.tokens the number of class"
+        raise ValueError(f"{fault} tokens and registers as prefix, and grid=(h, w)")
 
     return to_maps
 

@@ -128,10 +128,8 @@ def _signal(signal: Any, maps: Sequence[tuple[Result, int]], opacity: float) -> 
     axes[0].plot(values.T, linewidth=1, color=INK, alpha=max(0.3, 1 / len(values)))
     axes[0].set_title("signal", fontsize=_TITLE, color=INK, loc="left")
     for ax, (result, row) in zip(axes[1:], maps, strict=True):
-        curve = as_array(result.maps[row])
-        ax.fill_between(
-            np.arange(len(curve)), curve, color=colormaps[COLOURS](0.55), alpha=opacity, linewidth=0
-        )
+        look = {"color": colormaps[COLOURS](0.55), "alpha": opacity, "linewidth": 0}
+        ax.fill_between(range(values.shape[1]), as_array(result.maps[row]), **look)
         ax.set_title(_title(result, row, [result for result, _ in maps]).replace("\n", ", "), fontsize=_TITLE)
         ax.title.set(color=INK, horizontalalignment="left", x=0)
         ax.set(ylim=(0, 1), yticks=[0, 1])
@@ -145,23 +143,13 @@ def _signal(signal: Any, maps: Sequence[tuple[Result, int]], opacity: float) -> 
 def _slices(volume: Any, maps: Sequence[tuple[Result, int]], opacity: float) -> InlineFigure:
     """Six slices, or frames, evenly spaced: the image's, and below them those of each map."""
     depth, height, width = maps[0][0].maps.shape[1:]
-    axis = (
-        1 if getattr(maps[0][0].network.reshape, "count", None) else 0
-    )  # of the channels; frames come first
-    values = (
-        as_array(volume)
-        .astype(np.float32)
-        .reshape((-1, depth, height, width) if axis == 0 else (depth, -1, height, width))
-    )
-    values = values.mean(axis)
-    low, high = values.min(), values.max()
-    grey = ((values - low) / ((high - low) or 1) * 255).astype(np.uint8)
+    frames = bool(getattr(maps[0][0].network.reshape, "count", None))  # they come before the channels
+    shape = (depth, -1, height, width) if frames else (-1, depth, height, width)
+    values = as_array(volume).astype(np.float32).reshape(shape).mean(int(frames))
+    grey = ((values - values.min()) / (np.ptp(values) or 1) * 255).astype(np.uint8)
     places = np.unique(np.linspace(0, depth - 1, min(6, depth)).round().astype(int))
     images = [Image.fromarray(grey[place]).convert("RGB") for place in places]
-    panels, titles = (
-        list[Panel | None](images),
-        [f"{'frame' if axis else 'slice'} {place}" for place in places],
-    )
+    panels, titles = list[Panel](images), [f"{'frame' if frames else 'slice'} {place}" for place in places]
     for result, row in maps:
         chosen = zip(images, places, strict=True)
         panels += [overlay(image, result.maps[row, place], opacity) for image, place in chosen]

@@ -80,7 +80,7 @@ def test_other_errors_pass_at_once():
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_chunks_have_at_least_one_item(size):
-    with pytest.raises(ValueError, match=f"at least 1, got {size}"):
+    with pytest.raises(ValueError, match=f"from 1 on for chunk_size, got {size}"):
         next(in_chunks(len, torch.arange(9), size))
 
 

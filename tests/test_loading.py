@@ -281,6 +281,14 @@ def test_wrap_measures_the_geometry_of_a_transform():
     assert squashed.view(image) is image
 
 
+@pytest.mark.parametrize(("resize", "crop"), [(342, 299), (518, 518)])
+def test_a_size_that_the_slopes_miss_by_a_pixel_is_found(resize, crop):
+    transforms = torchvision.transforms
+    steps = transforms.Resize(resize), transforms.CenterCrop(crop), transforms.ToTensor()
+    measured = gmcam.wrap(tiny(), transforms.Compose(steps)).preprocess
+    assert (measured.resize, measured.crop, measured.squash) == (resize, crop, False)
+
+
 def test_a_transform_that_squashes_before_it_crops_shows_what_the_network_sees():
     transforms = torchvision.transforms
     steps = transforms.Resize((64, 64)), transforms.CenterCrop(48), transforms.ToTensor()

@@ -18,9 +18,7 @@ from gmcam.outputs import logits_of
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Hardswish)
 _FUNCTIONS = (F.relu, F.relu6, F.leaky_relu, F.elu, F.selu, F.gelu, F.silu, F.hardswish)
-_UNTRACEABLE = (
-    "expected a network that torch.fx can trace, got {} ({}): use a method without tracing (grad_cam)"
-)
+_FAULT = "expected a network that torch.fx can trace, got {} ({}): use a method without tracing (grad_cam)"
 
 
 class Sum(nn.Module):
@@ -73,7 +71,7 @@ def canonical(
         with left_as_found(module):  # traces a functional dropout in evaluation mode
             graph = tracer.trace(module)
     except Exception as error:  # the network's code may raise anything when called with a proxy
-        raise ValueError(_UNTRACEABLE.format(type(module).__name__, error)) from error
+        raise ValueError(_FAULT.format(type(module).__name__, error)) from error
     network = fx.GraphModule(module, graph)
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     for number, node in enumerate(list(network.graph.nodes)):
@@ -97,7 +95,7 @@ def canonical(
         with without_gradients(module):
             expected, output = (logits_of(forward(each, example, extra)) for each in (module, network))
         if not torch.allclose(expected, output, rtol=1e-2 if example.dtype.itemsize < 4 else 1e-4, atol=1e-4):
-            raise ValueError(_UNTRACEABLE.format(type(module).__name__, "the outputs differ"))
+            raise ValueError(_FAULT.format(type(module).__name__, "the outputs differ"))
     return network
 
 

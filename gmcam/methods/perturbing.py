@@ -9,19 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gmcam import equations
-from gmcam._hooks import (
-    Extra,
-    find_layer,
-    first_tensor,
-    forward,
-    hooked,
-    replace_tensor,
-    tensors_in,
-    without_gradients,
-)
+from gmcam._hooks import Extra, find_layer, first_tensor, forward, hooked, replace_tensor, without_gradients
 from gmcam.chunks import in_chunks
 from gmcam.postprocess import min_max, upsample
-from gmcam.registry import Query, method, require_counts
+from gmcam.registry import Query, method
 
 _DESAI = "Desai and Ramaswamy, WACV 2020"
 _perturbing = partial(method, gradients=False, images_only=True)
@@ -36,7 +27,6 @@ def score_cam(query: Query, chunk_size: int = 16) -> Tensor:
     share a mask of zeros. Probabilities are as in ``Network.output``, the softmax by default; w is the logit
     where that is None, and a target function's value. ``chunk_size``: masked images per pass.
     """
-    require_counts(chunk_size=chunk_size)
     M, module = query.M, query.network.module
     low, high = M.flatten(2).aminmax(dim=2)
     constant = (low == high) & (high != 0)
@@ -61,7 +51,6 @@ def ablation_cam(query: Query, chunk_size: int = 32) -> Tensor:
     The paper also divides by Y, which only inverts the map where Y is negative. ``chunk_size``: channels per
     pass; channels of zeros are skipped.
     """
-    require_counts(chunk_size=chunk_size)
     maps = query.captured.maps[query.layer]
 
     def drops(image: int, channels: Tensor) -> Tensor:
@@ -84,7 +73,7 @@ def rerun(module: nn.Module, inputs: Tensor, layer: str, maps: Tensor, extra: Ex
     """
 
     def replace(output: Any, in_place: bool) -> Any:
-        tensor = tensors_in(output)[0]
+        tensor: Any = first_tensor(output)
         # In-place output aliases the input (copy_ raises for a batch of one); an in-place step may follow.
         return replace_tensor(output, tensor, tensor.copy_(maps) if in_place else maps.clone())
 
