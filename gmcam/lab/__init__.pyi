@@ -3,7 +3,10 @@ from .collage import collage as collage
 from .explorer import explorer as explorer
 from .frozen import freeze as freeze
 from .frozen import frozen_explorer as frozen_explorer
+from .glueing import glue as glue
+from .grid_pointing import crossed_means as crossed_means
 from .grid_pointing import grid_pointing as grid_pointing
+from .grid_pointing import play as play
 from .localise import localise as localise
 from .mosaics import GREY as GREY
 from .mosaics import mosaic as mosaic
@@ -14,6 +17,7 @@ from .photos import PHOTOS as PHOTOS
 from .photos import Photo as Photo
 from .photos import photo as photo
 from .pictures import coloured as coloured
+from .pictures import dots as dots
 from .pictures import feature_sheet as feature_sheet
 from .pictures import greyed as greyed
 from .pictures import lines as lines

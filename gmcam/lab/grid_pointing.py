@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from gmcam._extras import require
 from gmcam.datasets.records import Record
+from gmcam.explaining import compare
 from gmcam.metrics.localisation import points_inside, share_inside
+from gmcam.network import Network
 from gmcam.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 def grid_pointing(maps: Tensor, record: Record, preprocess: Preprocessing) -> tuple[Tensor, Tensor]:
@@ -35,3 +45,48 @@ def grid_pointing(maps: Tensor, record: Record, preprocess: Preprocessing) -> tu
     placed = torch.nn.utils.rnn.pad_sequence(boxes, batch_first=True).to(maps.device)  # with empty boxes
     positive = maps.clamp(min=0) * masks.any(0)
     return share_inside(positive, masks).nan_to_num(), points_inside(positive, placed)
+
+
+def play(
+    network: Network, records: Iterable[Record], methods: Sequence[str], layer: str | None = None
+) -> DataFrame:
+    """A row for each mosaic, target and method of the grid pointing game.
+
+    Columns: ``members``, the mosaic's labels; ``label``, the target; ``method``; ``cell``, the index of the
+    target's cell; ``inside`` and ``pointing``, see ``grid_pointing``; ``recognised``: the label's probability
+    is at least 0.2, or among the five highest. ``ValueError`` as for ``explain``.
+    """
+    rows, preprocess = [], cast(Preprocessing, network.preprocess)
+    for record in records:
+        labels = [truth.label for truth in record.truths]
+        chances = network.probabilities(record.image)[0]
+        targets = chances[[network.class_index(label) for label in labels]]
+        rank = 1 + (chances > targets[:, None]).sum(1)
+        recognised = ((targets >= 0.2) | (rank <= 5)).tolist()
+        for result in compare(network, record.image, labels, methods=methods, layer=layer):
+            scores = (score.tolist() for score in grid_pointing(result.maps, record, preprocess))
+            for cell, values in enumerate(zip(*scores, recognised, strict=True)):
+                rows.append((tuple(labels), labels[cell], result.method, cell, *values))
+    names = ["members", "label", "method", "cell", "inside", "pointing", "recognised"]
+    return require("pandas", "evaluate").DataFrame(rows, columns=names)
+
+
+def crossed_means(
+    members: Sequence[Sequence[str]], values: np.ndarray, replicates: int = 2000, seed: int = 0
+) -> np.ndarray:
+    """The mean of each column, then of each bootstrap replicate: (1 + replicates, columns).
+
+    ``members`` (n): the labels in each row's mosaic. ``values`` (n, columns). A replicate draws the labels
+    with replacement; a row weighs the product of how often its members were drawn, so that all targets of a
+    mosaic weigh the same, and a map that ignores the class scores 1/n in every replicate. NaN for a replicate
+    in which no mosaic has all its members.
+    """
+    labels = sorted({label for row in members for label in row})
+    inside = np.array([[label in row for label in labels] for row in members])
+    counts = np.random.default_rng(seed).multinomial(
+        len(labels), np.full(len(labels), 1 / len(labels)), replicates
+    )
+    drawn = np.concatenate([np.ones((1, len(labels)), int), counts])
+    weights = np.where(inside, drawn[:, None], 1).prod(2).astype(float)  # (1 + replicates, n)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(weights @ values / weights.sum(1, keepdims=True))

@@ -14,15 +14,18 @@ from gmcam.reading import ImageSource, open_image
 GREY = (124, 116, 104)  # ImageNet's mean colour: zero after a network's normalisation
 
 
-def mosaic(images: Sequence[ImageSource], labels: Sequence[str], size: int = 448) -> Record:
+def mosaic(
+    images: Sequence[ImageSource], labels: Sequence[str], size: int = 448, fill: bool = False
+) -> Record:
     """Put the central squares of n ``images`` into the cells of a square image of ``size`` pixels a side.
 
     The grid has ⌈√n⌉ columns and is filled row by row; its rows are centred vertically. Pixels outside the
     cells are ``GREY`` and void: two images are side by side between two grey bands, four fill a 2 × 2 grid.
-    Each label's mask and box are its cell; a repeated label has several cells. Source: Böhle, Fritz and
-    Schiele, *Convolutional Dynamic Alignment Networks for Interpretable Classifications*, CVPR 2021, where
-    the cells fill the grid. Raises ``ValueError`` without an image, unless there is one label per image, if
-    a cell would have no pixel, and for an image that cannot be read.
+    ``fill``: cells are as high as the grid allows instead, so that two images fill a half each. Each label's
+    mask and box are its cell; a repeated label has several cells. Source: Böhle, Fritz and Schiele,
+    *Convolutional Dynamic Alignment Networks for Interpretable Classifications*, CVPR 2021, where the cells
+    fill the grid. Raises ``ValueError`` without an image, unless there is one label per image, if a cell
+    would have no pixel, and for an image that cannot be read.
 
     >>> from gmcam.lab import mosaic
     >>> record = mosaic([gmcam.lab.photo("chelsea"), gmcam.lab.photo("rocket")], ["cat", "rocket"], size=64)
@@ -32,19 +35,21 @@ def mosaic(images: Sequence[ImageSource], labels: Sequence[str], size: int = 448
     if not images or len(labels) != len(images):
         raise ValueError(f"expected one label per image, got {len(labels)} labels for {len(images)} images")
     columns = math.isqrt(len(images) - 1) + 1
+    rows = -(-len(images) // columns)
     cell = size // columns
+    height = size // rows if fill else cell
     if cell < 1:
         raise ValueError(f"expected a size of at least {columns} pixels for {len(images)} images, got {size}")
-    upper = (size - -(-len(images) // columns) * cell) // 2
+    upper = (size - rows * height) // 2
     canvas = Image.new("RGB", (size, size), GREY)
     void = np.ones((size, size), dtype=bool)
     boxes: dict[str, list[tuple[int, int, int, int]]] = {label: [] for label in labels}
     for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-        x, y = index % columns * cell, upper + index // columns * cell
-        square = ImageOps.fit(open_image(image), (cell, cell), Image.Resampling.BICUBIC)
-        canvas.paste(square, (x, y))
-        void[y : y + cell, x : x + cell] = False
-        boxes[label].append((x, y, x + cell, y + cell))
+        x, y = index % columns * cell, upper + index // columns * height
+        part = ImageOps.fit(open_image(image), (cell, height), Image.Resampling.BICUBIC)
+        canvas.paste(part, (x, y))
+        void[y : y + height, x : x + cell] = False
+        boxes[label].append((x, y, x + cell, y + height))
     truths = [
         Truth(label, _inside(cells, size), np.array(cells, dtype=float)) for label, cells in boxes.items()
     ]

@@ -39,6 +39,7 @@ _WIDTH, _HEIGHT = 7.6, 2.3  # inches: all columns, one row
 _LETTERS = 105  # in a row of the legend
 
 Line = tuple[Any, Any]
+Dot = tuple[float, float, float, Sequence[float]]  # value, low, high, clusters
 
 
 def lines(
@@ -95,6 +96,42 @@ def lines(
         labelcolor=INK,
         handlelength=3,
     )
+    return figure
+
+
+def dots(panels: Mapping[str, Mapping[str, Dot]], chance: float | None = None) -> InlineFigure:
+    """Draw a panel per measure with a row per name: a dot, its interval, and its value at the row's end.
+
+    ``panels``: title → name → value, ends of the interval, and the values of single clusters, drawn small;
+    all panels have the same rows. ``chance``: a line in every panel. Names that start with ``*`` are bold.
+    Raises ``ValueError`` without a panel, and for panels of different rows.
+    """
+    rows = {tuple(panel) for panel in panels.values()}
+    if len(rows) != 1:
+        raise ValueError(f"expected panels with the same rows, got {len(rows)} kinds: name the same methods")
+    names = list(rows.pop())[::-1]
+    size = (_WIDTH, 0.33 * len(names) + 0.75)
+    figure = InlineFigure(figsize=size, dpi=DPI, layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    for ax, (title, panel) in zip(axes, panels.items(), strict=True):
+        if chance is not None:
+            ax.axvline(chance, color="#888888", linewidth=0.8, linestyle=(0, (3, 2)))
+        for y, name in enumerate(names):
+            value, low, high, clusters = panel[name]
+            ax.plot(list(clusters), [y] * len(clusters), "o", color="#9AA5B4", markersize=2.6, alpha=0.8)
+            ax.hlines(y, low, high, color=INK, linewidth=2.6, alpha=0.35)
+            ax.plot(value, y, "o", color=INK, markersize=5.5)
+            place = {"xycoords": ax.get_yaxis_transform(), "va": "center", "fontsize": 9, "color": INK}
+            ax.annotate(f"{value:.2f}", (1.02, y), **place)
+        _label_axes(ax, "", "")
+        ax.grid(False, axis="y")
+        ax.spines["left"].set_visible(False)
+        ax.tick_params(axis="y", length=0, labelsize=9)
+        ax.set_yticks(range(len(names)), [name.removeprefix("*") for name in names])
+        ax.set_ylim(-0.6, len(names) - 0.4)
+        ax.set_title(title, fontsize=10, color=INK, pad=6)
+    for text, name in zip(axes[0].get_yticklabels(), names, strict=True):
+        text.set_fontweight("bold" if name.startswith("*") else "normal")
     return figure
 
 

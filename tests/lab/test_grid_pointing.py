@@ -1,12 +1,16 @@
 """Shares and hits by hand on mosaics of a few cells."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
 
+import gmcam
 from gmcam import Preprocessing
 from gmcam.datasets import Record, Truth
-from gmcam.lab import grid_pointing, mosaic
+from gmcam.evaluate import interval
+from gmcam.lab import crossed_means, grid_pointing, mosaic, photo, play
 
 WHOLE = Preprocessing(resize=16, crop=16, squash=True)
 
@@ -66,3 +70,46 @@ def test_a_record_without_cells_is_refused():
     record = mosaic_of(2)
     with pytest.raises(ValueError, match="expected a mask and a box for cat"):
         grid_pointing(torch.zeros(1, 16, 16), Record("x", record.image, (Truth("cat"),)), WHOLE)
+
+
+@pytest.fixture(scope="module")
+def game():
+    """Three photographs in pairs, in both orders, on a network of eight classes."""
+    photos = {"cat": photo("chelsea"), "cup": photo("coffee"), "rocket": photo("rocket")}
+    pairs = [mosaic([photos[a], photos[b]], [a, b], size=64, fill=True) for a, b in permutations(photos, 2)]
+    network = gmcam.load("collage-resnet")
+    return network, pairs, play(network, pairs, ["grad_cam", "centred_blob"])
+
+
+def test_a_game_has_a_row_for_each_mosaic_target_and_method(game):
+    network, pairs, rows = game
+    assert len(rows) == 6 * 2 * 2
+    row = rows.query("method == 'grad_cam'").iloc[1]
+    assert (row["members"], row["label"], row["cell"]) == (("cat", "cup"), "cup", 1)
+    maps = gmcam.explain(network, pairs[0].image, ["cat", "cup"], method="grad_cam").maps
+    share, points = grid_pointing(maps, pairs[0], network.preprocess)
+    assert (row["inside"], row["pointing"]) == (share[1].item(), points[1].item())
+    chances = network.probabilities(pairs[0].image)[0]
+    cup = chances[network.class_index("cup")]
+    assert row["recognised"] == (cup >= 0.2 or (chances > cup).sum() < 5)
+
+
+def test_a_map_that_ignores_the_class_scores_chance_in_every_replicate(game):
+    rows = game[2].query("method == 'centred_blob'")
+    means = crossed_means(list(rows["members"]), rows[["inside", "pointing"]].to_numpy(float), 50)
+    assert means[~np.isnan(means)] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_a_row_weighs_the_product_of_its_members():
+    members, values = [("a", "b"), ("b", "c"), ("a", "b")], np.array([[1.0], [4.0], [1.0]])
+    means = crossed_means(members, values, replicates=4000)
+    assert means[0, 0] == 2
+    counts = np.random.default_rng(0).multinomial(3, [1 / 3] * 3, 4000)
+    ab, bc = counts[:, 0] * counts[:, 1], counts[:, 1] * counts[:, 2]
+    with np.errstate(invalid="ignore"):
+        expected = (2 * ab + 4 * bc) / (2 * ab + bc)
+    assert means[1:, 0] == pytest.approx(expected, nan_ok=True)
+    assert np.isnan(means[1:, 0]).mean() == pytest.approx(
+        (counts[:, 1] * (counts[:, 0] + counts[:, 2]) == 0).mean()
+    )
+    assert np.isnan(interval(means)[0][0])  # too many replicates without a mosaic

@@ -44,6 +44,15 @@ def test_a_box_is_its_mask():
         assert (box == truth.mask).all()
 
 
+def test_two_images_may_fill_a_half_each():
+    images = [Image.new("RGB", (30, 20), COLOURS[label]) for label in ("red", "green")]
+    record = mosaic(images, ["red", "green"], size=48, fill=True)
+    assert [truth.boxes.tolist() for truth in record.truths] == [[[0, 0, 24, 48]], [[24, 0, 48, 48]]]
+    pixels = np.asarray(record.image)
+    assert (pixels[:, :24] == COLOURS["red"]).all() and (pixels[:, 24:] == COLOURS["green"]).all()
+    assert record.void is None
+
+
 def test_two_images_are_centred_side_by_side():
     first, second = mosaic_of("red", "green").truths
     assert first.boxes.tolist() == [[0, 12, 24, 36]]

@@ -211,17 +211,16 @@ def test_torchvisions_networks(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_trained_squeezenet_on_a_photograph(squeezenet, tmp_path):
-    photo = gmcam.lab.photo("chelsea")
-    assert export_onnx(squeezenet, ["27x27", "13x13"], tmp_path / "n.onnx", photo) <= 1e-5
-    image = squeezenet.prepare(photo)
-    layers = [squeezenet.layers["27x27"], squeezenet.layers["13x13"]]
+def test_a_trained_imagenet_network_on_a_photograph(tmp_path):
+    network, photo, layers = gmcam.load("efficientnet-lite0"), gmcam.lab.photo("chelsea"), ["stage5", "head"]
+    assert export_onnx(network, ["14x14", "7x7"], tmp_path / "n.onnx", photo) <= 1e-5
+    image = network.prepare(photo)
     for target in (281, 0):
         weights = F.one_hot(torch.tensor([target]), 1000).float()
-        all_agree(tmp_path / "n.onnx", squeezenet.module, image, weights, layers)
+        all_agree(tmp_path / "n.onnx", network.module, image, weights, layers)
         values = computed(tmp_path / "n.onnx", image, weights)
-        maps, gradients = (values[f"{kind}:{layers[1]}"] for kind in ("maps", "gradients"))
-        agree(gmcam.equations.gmcam(maps, gradients), gmcam.explain(squeezenet, photo, target).raw)
+        maps, gradients = (values[f"{kind}:head"] for kind in ("maps", "gradients"))
+        agree(gmcam.equations.gmcam(maps, gradients), gmcam.explain(network, photo, target).raw)
 
 
 @pytest.mark.slow

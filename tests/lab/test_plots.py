@@ -7,7 +7,7 @@ from PIL import Image
 
 from gmcam import Network, Preprocessing, explain
 from gmcam.evaluate.charts import intervals
-from gmcam.lab import coloured, feature_sheet, greyed, lines, pipeline
+from gmcam.lab import coloured, dots, feature_sheet, greyed, lines, pipeline
 from gmcam.lab.pictures import LINE_COLOURS
 from gmcam.metrics import METRICS
 from gmcam.show import overlay
@@ -29,6 +29,31 @@ def test_lines_show_the_values_they_were_given():
     drawn = by_name(figure.axes[0])
     assert np.array_equal(drawn["one"].get_xydata(), [[0, 0.1], [0.5, np.nan], [1, 0.3]], equal_nan=True)
     assert drawn["two"].get_xydata().tolist() == [[0, 1], [0.5, 0], [1, 1]]
+
+
+def test_dots_show_value_interval_and_clusters_row_by_row():
+    panel = {"first": (0.2, 0.1, 0.3, [0.15, 0.25]), "*second": (0.6, 0.5, 0.9, [])}
+    figure = dots({"inside": panel, "pointing": panel}, chance=0.5)
+    for ax, title in zip(figure.axes, ("inside", "pointing"), strict=True):
+        chance, *marks = ax.get_lines()
+        assert ax.get_title() == title and list(chance.get_xdata()) == [0.5, 0.5]
+        places = [mark.get_xydata().tolist() for mark in marks if len(mark.get_xydata())]
+        assert places == [[[0.6, 0]], [[0.15, 1], [0.25, 1]], [[0.2, 1]]]  # the first row is on top
+        segments = [bar.get_segments()[0].tolist() for bar in ax.collections]
+        assert segments == [[[0.5, 0], [0.9, 0]], [[0.1, 1], [0.3, 1]]]
+        assert [text.get_text() for text in ax.texts] == ["0.60", "0.20"]
+    names = figure.axes[0].get_yticklabels()
+    assert [(name.get_text(), name.get_fontweight()) for name in names] == [
+        ("second", "bold"),
+        ("first", "normal"),
+    ]
+
+
+def test_dots_of_different_rows_are_refused():
+    with pytest.raises(ValueError, match="expected panels with the same rows, got 2 kinds"):
+        dots({"a": {"x": (1, 1, 1, [])}, "b": {"y": (1, 1, 1, [])}})
+    with pytest.raises(ValueError, match="got 0 kinds"):
+        dots({})
 
 
 def test_a_name_looks_alike_in_all_charts_and_no_two_names_do():
