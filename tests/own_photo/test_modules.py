@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import own_photo
 import PIL
 import pytest
 import torch
@@ -105,8 +106,8 @@ def test_resize_is_pillows_byte_for_byte(agree):
     prepared = [
         prepared_as(preprocessing, image)
         for preprocessing in (
+            *(gmcam.load(name).preprocess for name in own_photo.NETWORKS),
             Preprocessing(256, 224),
-            Preprocessing(128, 128),
             Preprocessing(33, 22),  # 5.5 pixels are cut off on either side, rounded to the even 6
             Preprocessing(35, 22),  # 6.5 pixels, rounded to the even 6
             Preprocessing(48, 40, mean=(0.5, 0.0, 1.0), std=(0.5, 1.0, 0.25)),
@@ -209,15 +210,15 @@ def of_steps(raw, size, sigma):
     }
 
 
-@pytest.mark.parametrize("name", ["collage-vgg", "collage-resnet", "squeezenet"])
-def test_every_method_gives_the_map_of_explain(agree, name, request):
-    """Of a photograph, for the most probable class and the fifth, at every layer; CAM at the last one."""
-    network = request.getfixturevalue("squeezenet") if name == "squeezenet" else gmcam.load(name)
+@pytest.mark.parametrize("name", own_photo.NETWORKS)
+def test_every_method_gives_the_map_of_explain(agree, name):
+    """For a photograph, the most probable class and the fifth, at every layer; CAM at the last one."""
+    network, layers = gmcam.load(name), own_photo.layers_of(gmcam.load(name))
     inputs = network.prepare(gmcam.lab.photo("chelsea"))
     classes = network.probabilities(inputs)[0].topk(5).indices[::4]
-    captured = capture(network.module, inputs, classes, layer=list(network.layers.values()))
+    captured = capture(network.module, inputs, classes, layer=list(layers.values()))
     explained = []
-    for layer, path in network.layers.items():
+    for layer, path in layers.items():
         with_cam = layer == network.default_layer and name != "collage-vgg"
         methods = SHOWN if with_cam else SHOWN[1:]
         results = compare(network, inputs, classes, methods=methods, layer=layer)

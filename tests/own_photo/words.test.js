@@ -4,7 +4,7 @@ import { test } from "node:test";
 import * as words from "../../book/_static/own_photo/words.js";
 import { close, expected } from "./expected.js";
 
-const { describe, describeClasses, search, strongest, topClasses } = words;
+const { describe, describeClasses, percent, search, strongest, topClasses } = words;
 
 test("where a map is strongest, and its share there", () => {
   for (const { map, size, place, share } of expected.places) {
@@ -17,10 +17,12 @@ test("where a map is strongest, and its share there", () => {
 });
 
 test("a sentence on a map", () => {
-  const of = { title: "GMCAM", label: "cat", logit: -1.256, layer: "16x16", empty: false };
+  const guess = { index: 0, name: "cat", probability: 0.2391 };
+  const of = { title: "GMCAM", guess, logit: -1.256, cells: "7 × 7 cells", empty: false };
   const map = Float32Array.of(0, 0, 0.25, 0, 0, 0.5, 0, 0.25, 1);
-  const start = "GMCAM for cat, logit -1.26, at 16x16 cells: ";
-  const sentence = `${start}strongest at the bottom right; 50% of the map lies in that ninth of the picture.`;
+  const start = "GMCAM for cat (probability 23.9\u00a0%, logit −1.26) at 7 × 7 cells: ";
+  const share = "50\u00a0% of the map is in that ninth of the image.";
+  const sentence = `${start}strongest at the bottom right; ${share}`;
   assert.equal(describe(map, [3, 3], of), sentence);
   assert.equal(describe(new Float32Array(9), [3, 3], { ...of, empty: true }), `${start}the map is empty.`);
 });
@@ -42,13 +44,14 @@ test("classes in words", () => {
     { index: 1, name: "cat", probability: 0.93149 },
     { index: 0, name: "cup", probability: 0.0004 },
   ];
-  assert.equal(describeClasses(guesses), "Most probable: cat (93.1%), cup (0.0%).");
+  assert.deepEqual([0.0005, 1].map(percent), ["0.1\u00a0%", "100.0\u00a0%"]);
+  assert.equal(describeClasses(guesses), "Most probable: cat (93.1\u00a0%), cup (< 0.1\u00a0%).");
 });
 
 test("classes that match the text typed", () => {
   const classes = ["tabby", "tiger cat", "Egyptian cat", "catamaran", "Cardigan", "cat", "cardigan"];
   const matches = (text) => search(classes, text).map((index) => classes[index]);
-  assert.deepEqual(matches("cat"), ["cat", "catamaran", "tiger cat", "Egyptian cat"]);
+  assert.deepEqual(matches("cat"), ["cat", "tiger cat", "Egyptian cat", "catamaran"]);
   assert.deepEqual(matches("  CAT "), matches("cat"));
   assert.deepEqual(matches("cat egypt"), ["Egyptian cat"]);
   assert.deepEqual(matches("cardigan"), ["Cardigan", "cardigan"]);

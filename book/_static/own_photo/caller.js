@@ -1,97 +1,97 @@
-// The page's end of the worker. It answers one job at a time; of those that come meanwhile only the last is
-// wanted. A worker that has run out of memory, or that the browser put to sleep for good, is dismissed, and
-// another one hired with the next job.
+// The page's side of the worker, which does one job at a time; of the jobs that arrive in the meantime only the
+// last is kept. A worker that has run out of memory, or that the browser has suspended for good, is terminated,
+// and the next job starts another one.
 
 /** @import { Answer, Job } from "./explainer.js" */
 
-/** @typedef {Omit<Job, "id">} Wish */
+/** @typedef {Omit<Job, "id">} Task */
 
 /**
  * @typedef {object} Listeners
  * @property {(progress: string) => void} progress
- * @property {(answer: Answer, wish: Wish) => void} answer
- * @property {(message: string, wish: Wish) => void} fault
+ * @property {(answer: Answer, task: Task) => void} answer
+ * @property {(message: string, task: Task) => void} fault
  */
 
 const PATIENCE = 5000; // milliseconds: a pass over a large network on an old telephone takes two seconds
 
 export class Caller {
   /** @type {Worker | undefined} */ #worker;
-  /** @type {{id: number, wish: Wish} | undefined} */ #current;
-  /** @type {Wish | undefined} */ #next;
+  /** @type {{id: number, task: Task} | undefined} */ #current;
+  /** @type {Task | undefined} */ #next;
   #count = 0;
   /** @type {number | undefined} */ #waiting;
 
   /**
    * @param {string} address of explainer.js
-   * @param {Map<string, string> | undefined} inside addresses by name, in the version that is one file
+   * @param {Map<string, string> | undefined} addresses by name, of the parts of the one-file version
    * @param {Listeners} listeners
    */
-  constructor(address, inside, listeners) {
+  constructor(address, addresses, listeners) {
     this.address = address;
-    this.inside = inside;
+    this.addresses = addresses;
     this.listeners = listeners;
-    document.addEventListener("visibilitychange", () => this.#wake());
+    document.addEventListener("visibilitychange", () => this.#checkWorker());
   }
 
-  /** @param {Wish} wish */
-  ask(wish) {
-    if (this.#current) this.#next = wish;
-    else this.#send(wish);
+  /** @param {Task} task */
+  submit(task) {
+    if (this.#current) this.#next = task;
+    else this.#send(task);
   }
 
   get busy() {
     return this.#current !== undefined;
   }
 
-  /** @param {Wish} wish */
-  #send(wish) {
-    this.#current = { id: ++this.#count, wish };
-    this.#worker ??= this.#hire();
-    this.#worker.postMessage({ id: this.#count, ...wish });
+  /** @param {Task} task */
+  #send(task) {
+    this.#current = { id: ++this.#count, task };
+    this.#worker ??= this.#startWorker();
+    this.#worker.postMessage({ id: this.#count, ...task });
   }
 
-  #hire() {
+  #startWorker() {
     const worker = new Worker(this.address, { type: "module" });
-    worker.onmessage = ({ data }) => this.#hear(data);
+    worker.onmessage = ({ data }) => this.#receive(data);
     worker.onerror = (event) => {
       event.preventDefault();
-      const { message } = event; // there is none where the worker, or a module of its, could not be loaded
+      const { message } = event; // none if the worker or one of its modules could not be loaded
       if (message) this.#fail(`The part of this page that computes has stopped (${message}).`);
-      else this.#fail("A part of this page could not be loaded; look at your connection and try again.");
+      else this.#fail("A part of this page could not be loaded; check your connection and try again.");
     };
-    if (this.inside) worker.postMessage({ inside: this.inside });
+    if (this.addresses) worker.postMessage({ addresses: this.addresses });
     return worker;
   }
 
-  #dismiss() {
+  #stopWorker() {
     clearTimeout(this.#waiting);
     this.#worker?.terminate();
     this.#worker = undefined;
   }
 
   /** @param {any} message */
-  #hear(message) {
+  #receive(message) {
     clearTimeout(this.#waiting);
     if (!this.#current || message.id !== this.#current.id) return;
-    const { wish } = this.#current;
+    const { task } = this.#current;
     if (message.progress) this.listeners.progress(message.progress);
     else if (message.fault) this.#fail(message.fault, message.spent);
     else if (message.maps) {
       this.#finish();
-      this.listeners.answer(message, wish);
+      this.listeners.answer(message, task);
     }
   }
 
   /**
    * @param {string} message
-   * @param {boolean} [spent] whether the worker's memory is of no more use
+   * @param {boolean} [spent] whether the worker must be replaced
    */
   #fail(message, spent = true) {
-    if (spent) this.#dismiss();
-    const wish = this.#current?.wish;
+    if (spent) this.#stopWorker();
+    const task = this.#current?.task;
     this.#finish();
-    if (wish) this.listeners.fault(message, wish);
+    if (task) this.listeners.fault(message, task);
   }
 
   #finish() {
@@ -102,16 +102,16 @@ export class Caller {
     if (next) this.#send(next);
   }
 
-  /** The page is seen again: does the worker that has a job still live? */
-  #wake() {
+  /** The page is visible again: does the worker that has a job still respond? */
+  #checkWorker() {
     if (document.hidden || !this.#current) return;
-    const { id, wish } = this.#current;
+    const { id, task } = this.#current;
     clearTimeout(this.#waiting);
     this.#worker?.postMessage({ id, ping: true });
     this.#waiting = setTimeout(() => {
-      this.listeners.progress("The browser had put this page to sleep; computing again…");
-      this.#dismiss();
-      this.#send(wish);
+      this.listeners.progress("The browser had suspended this page; computing again…");
+      this.#stopWorker();
+      this.#send(task);
     }, PATIENCE);
   }
 }

@@ -1,4 +1,4 @@
-// A saliency map over its picture, in the colours of gmcam/views/figures.py.
+// A saliency map over its image, in the colours of gmcam/show.py.
 
 /** @import { Pixels } from "./resize.js" */
 
@@ -10,7 +10,7 @@ const { fround } = Math;
  * @param {Pixels} shown
  * @param {Float32Array} map values in [0, 1], one a pixel
  * @param {number} opacity in [0, 1]
- * @param {Float32Array} colours (256, 3) in 0…255, the table of gmcam/views/figures.py
+ * @param {Float32Array} colours (256, 3) in 0…255, the table of gmcam/show.py
  */
 export function overlay({ data, width, height }, map, opacity, colours) {
   const rgba = new Uint8ClampedArray(4 * width * height).fill(255);

@@ -1,4 +1,6 @@
-// Elements that stand in lists of the page: a class to choose, a picture to choose.
+// Entries of lists: a class to choose, an image to choose.
+
+import { percent } from "./words.js";
 
 /** @import { Pixels } from "./resize.js" */
 
@@ -8,14 +10,12 @@
  * @param {number | undefined} probability
  */
 export function classEntry(index, name, probability) {
-  const input = made("input", { type: "radio", name: "own-photo-class", value: String(index) });
-  const share = made("span", { className: "own-photo-share" });
-  if (probability !== undefined) {
-    share.textContent = probability < 0.0005 ? "< 0.1%" : `${(100 * probability).toFixed(1)}%`;
-  }
-  const label = made("label", { className: "own-photo-class" });
+  const input = create("input", { type: "radio", name: "own-photo-class", value: String(index) });
+  const share = create("span", { className: "own-photo-share" });
+  if (probability !== undefined) share.textContent = percent(probability);
+  const label = create("label", { className: "own-photo-class" });
   label.style.setProperty("--share", `${100 * (probability ?? 0)}%`);
-  label.append(input, made("span", { textContent: name }), share);
+  label.append(input, create("span", { textContent: name }), share);
   return label;
 }
 
@@ -25,18 +25,18 @@ export function classEntry(index, name, probability) {
  * @param {HTMLElement} image
  */
 export function pictureEntry(key, title, image) {
-  const label = made("label", { className: "own-photo-picture", title });
-  const input = made("input", { type: "radio", name: "own-photo-picture", value: key, ariaLabel: title });
+  const label = create("label", { className: "own-photo-picture", title });
+  const input = create("input", { type: "radio", name: "own-photo-picture", value: key, ariaLabel: title });
   label.append(input, image);
   return label;
 }
 
 /**
- * A small picture of what the network sees of the reader's own.
+ * A small version of the part of the reader's image that the network sees.
  * @param {Pixels} view
  */
 export function thumbnail({ data, width, height }) {
-  const canvas = made("canvas", { width, height });
+  const canvas = create("canvas", { width, height });
   const rgba = new Uint8ClampedArray(4 * width * height).fill(255);
   for (let from = 0, to = 0; from < data.length; to++) {
     for (let channel = 0; channel < 3; channel++) rgba[to++] = data[from++];
@@ -51,6 +51,6 @@ export function thumbnail({ data, width, height }) {
  * @param {Partial<HTMLElementTagNameMap[Tag]>} properties
  * @returns {HTMLElementTagNameMap[Tag]}
  */
-export function made(tag, properties) {
+export function create(tag, properties) {
   return Object.assign(document.createElement(tag), properties);
 }

@@ -1,6 +1,6 @@
-// The worker: it decodes a picture, runs the network and computes the maps, so that the page never waits.
-// Every job is told in full, and what earlier ones left is used again: after a restart, the page sends the
-// same job once more.
+// The worker: it decodes an image, runs the network and computes the maps, so that the page never waits.
+// Every job is complete in itself, and results of earlier jobs are used again: after a restart, the page sends
+// the same job once more.
 
 import { prepare } from "./resize.js";
 import { METHODS, postprocess, upsample } from "./saliency.js";
@@ -30,12 +30,12 @@ import { Fault, breath, read } from "./picture.js";
  */
 
 /**
- * A reader's file, or one of ours, whose key is its file's name.
+ * A reader's file, or one of the book's, whose key is its file's name.
  * @typedef {{key: string, name: string, file?: Blob}} Picture
  */
 
 /**
- * What is asked for. `target` is null for the most probable class; `methods` are names in METHODS.
+ * What to explain. `target` is null for the most probable class; `methods` are names in METHODS.
  * @typedef {object} Job
  * @property {number} id
  * @property {{script: string, wasm: string}} runtime names of files
@@ -49,8 +49,8 @@ import { Fault, breath, read } from "./picture.js";
 /** @typedef {{method: string, map: Float32Array, fine: Float32Array, empty: boolean}} Drawn */
 
 /**
- * `view` is what the network sees, finer than it sees it; `maps` have the size of its input, `fine` ones
- * that of the view.
+ * `view` is the part of the image that the network sees, at a higher resolution; `maps` have the size of the
+ * network's input, `fine` ones that of the view.
  * @typedef {object} Answer
  * @property {number} id
  * @property {Guess[]} top the most probable classes
@@ -60,31 +60,31 @@ import { Fault, breath, read } from "./picture.js";
  * @property {Drawn[]} maps
  */
 
-const VIEW = 400; // about as many pixels as the page has room for
+const VIEW = 400; // pixels of the image on the page, about
 
-/** @type {Map<string, string>} addresses by name in the version that is one file; else all lie beside this one */
-let inside = new Map();
-/** @type {any} the runtime, which comes without types here */
+/** @type {Map<string, string>} addresses by name in the one-file version; else all files are in this folder */
+let addresses = new Map();
+/** @type {any} the runtime, without types */
 let ort;
 /** @type {{model: string, run: (feeds: object) => Promise<any>, release: () => Promise<void>} | undefined} */
 let session;
 /** @type {{key: string, view: Pixels, input: Float32Array} | undefined} */
 let prepared;
 /** @type {{key: string, outputs: Record<string, {data: Float32Array, dims: number[]}>} | undefined} */
-let passed;
+let lastPass;
 
 self.onmessage = async ({ data: job }) => {
   const { id } = job;
-  if (job.inside) {
-    inside = job.inside;
+  if (job.addresses) {
+    addresses = job.addresses;
     return;
   }
   if (job.ping) return self.postMessage({ id, pong: true });
   try {
     self.postMessage(await explain(job));
   } catch (error) {
-    passed = undefined;
-    self.postMessage({ id, fault: told(error), spent: !(error instanceof Fault) || error.spent });
+    lastPass = undefined;
+    self.postMessage({ id, fault: messageOf(error), spent: !(error instanceof Fault) || error.spent });
   }
 };
 
@@ -93,22 +93,22 @@ self.onmessage = async ({ data: job }) => {
  * @returns {Promise<Answer>}
  */
 async function explain({ id, runtime, network, picture, target, layer, methods }) {
-  const say = (/** @type {string} */ progress) => self.postMessage({ id, progress });
+  const report = (/** @type {string} */ progress) => self.postMessage({ id, progress });
   const { model } = network;
-  if (!ort) expect(runtime.wasm);
-  if (session?.model !== model) expect(model); // both come while the picture is read
+  if (!ort) preload(runtime.wasm);
+  if (session?.model !== model) preload(model); // loaded while the image is read
   const pictureKey = `${picture.key} ${network.name}`;
   if (prepared?.key !== pictureKey) {
-    say(`Reading ${picture.name}…`);
+    report(`Reading ${picture.name}…`);
     const file = picture.file ?? new Blob([await load(picture.key)]);
-    prepared = { key: pictureKey, ...(await look(await read(file, picture.name), network)) };
+    prepared = { key: pictureKey, ...(await prepareImage(await read(file, picture.name), network)) };
   }
   if (!ort) {
-    say("Loading the runtime…");
+    report("Loading the runtime…");
     ort = await start(runtime);
   }
   if (session?.model !== model) {
-    say(`Loading ${network.title} (${(network.bytes / 1e6).toFixed(1)} MB)…`);
+    report(`Loading ${network.title} (${(network.bytes / 1e6).toFixed(1)} MB)…`);
     await session?.release();
     session = undefined;
     const running = await ort.InferenceSession.create(new Uint8Array(await load(model)));
@@ -116,7 +116,7 @@ async function explain({ id, runtime, network, picture, target, layer, methods }
   }
   let index = target;
   if (index === null) {
-    const { logits } = await pass(network, pictureKey, 0); // of any class: they are the same for all
+    const { logits } = await pass(network, pictureKey, 0); // the same for every class
     index = topClasses(logits.data, network.classes, 1, network.output)[0].index;
   }
   const outputs = await pass(network, pictureKey, index);
@@ -138,23 +138,23 @@ async function explain({ id, runtime, network, picture, target, layer, methods }
 }
 
 /**
- * What the network sees of a picture, and its input.
+ * The part of an image that the network sees, and the network's input.
  * @param {Pixels} pixels
  * @param {Description} network
  */
-async function look(pixels, { preprocessing }) {
+async function prepareImage(pixels, { preprocessing }) {
   const { resize, crop } = preprocessing;
   const times = Math.max(1, Math.round(VIEW / crop));
-  let made;
+  let result;
   try {
-    made = prepare(pixels, preprocessing);
+    result = prepare(pixels, preprocessing);
   } catch (error) {
     const slender = error instanceof RangeError && /slender/.test(error.message);
     throw slender ? new Fault(sentence(error.message)) : error;
   }
   await breath();
   const finer = { ...preprocessing, resize: times * resize, crop: times * crop };
-  return { input: made.input, view: prepare(pixels, finer).shown };
+  return { input: result.input, view: prepare(pixels, finer).shown };
 }
 
 /**
@@ -165,21 +165,21 @@ async function look(pixels, { preprocessing }) {
  */
 async function pass({ classes, size }, pictureKey, index) {
   const key = `${pictureKey} ${index}`;
-  if (passed?.key === key) return passed.outputs;
+  if (lastPass?.key === key) return lastPass.outputs;
   if (!session || !prepared) throw new Error("no session");
   const weights = new Float32Array(classes.length);
   weights[index] = 1;
-  passed = undefined; // its room is wanted
+  lastPass = undefined; // frees its memory
   const outputs = await session.run({
     image: new ort.Tensor("float32", prepared.input, [1, 3, ...size]),
     weights: new ort.Tensor("float32", weights, [1, classes.length]),
   });
-  passed = { key, outputs };
+  lastPass = { key, outputs };
   return outputs;
 }
 
 /**
- * The runtime, in this thread alone: more of them need headers that few servers of static pages send.
+ * The runtime in one thread: several need headers that few servers of static pages send.
  * @param {{script: string, wasm: string}} names of its files
  */
 async function start({ script, wasm }) {
@@ -193,7 +193,7 @@ async function start({ script, wasm }) {
     );
   }
   const loaded = await import(address(script)).catch((error) => {
-    throw Object.assign(missing(error), { spent: true }); // a browser may keep it that an import has failed
+    throw Object.assign(missing(error), { spent: true }); // a browser may remember a failed import
   });
   loaded.env.wasm.numThreads = 1;
   loaded.env.wasm.wasmBinary = binary;
@@ -201,34 +201,34 @@ async function start({ script, wasm }) {
 }
 
 /** @param {string} name of a file of the book */
-const address = (name) => inside.get(name) ?? new URL(name, import.meta.url).href;
+const address = (name) => addresses.get(name) ?? new URL(name, import.meta.url).href;
 
-/** @type {Map<string, Promise<ArrayBuffer>>} files that are on their way, or wait until they are wanted */
+/** @type {Map<string, Promise<ArrayBuffer>>} files that are being loaded or not yet used */
 const coming = new Map();
 
 /**
- * Asks for a file of the book, once.
+ * Starts loading a file of the book, once.
  * @param {string} name
  */
-function expect(name) {
+function preload(name) {
   const file = coming.get(name) ?? unpacked(name);
   coming.set(name, file);
-  file.catch(() => coming.delete(name)); // whoever wants it asks again
+  file.catch(() => coming.delete(name)); // the next call tries again
   return file;
 }
 
 /**
- * A file of the book; its bytes are not kept.
+ * A file of the book, which is not kept.
  * @param {string} name
  */
 async function load(name) {
-  const data = await expect(name);
+  const data = await preload(name);
   coming.delete(name);
   return data;
 }
 
 /**
- * A file of the book. Some servers unpack .gz files on their way; the first two bytes tell.
+ * A file of the book. Some servers unpack .gz files; the first two bytes show it.
  * @param {string} name
  */
 async function unpacked(name) {
@@ -241,30 +241,30 @@ async function unpacked(name) {
     const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream("gzip"));
     return await new Response(stream).arrayBuffer();
   } catch (error) {
-    throw error instanceof RangeError ? error : missing(error); // the former is short of memory
+    throw error instanceof RangeError ? error : missing(error); // the former means too little memory
   }
 }
 
-/** @param {unknown} error that was met on the way to a file of the book */
+/** @param {unknown} error while a file of the book was loaded */
 function missing(error) {
   const why = error instanceof Error ? error.message : String(error);
-  return new Fault(`A part of this page could not be loaded (${why}); look at your connection and try again.`);
+  return new Fault(`A part of this page could not be loaded (${why}); check your connection and try again.`);
 }
 
 /**
- * An error in the page's words.
+ * A message for the page.
  * @param {unknown} error
  */
-function told(error) {
+function messageOf(error) {
   if (error instanceof Fault) return error.message;
   const message = error instanceof Error ? error.message : String(error);
   if (/memory|alloc|(array|buffer) length|too large/i.test(message)) {
     return (
-      "The memory of this browser does not suffice; choose a smaller picture, close other pages, " +
+      "This browser has too little memory; choose a smaller image, close other pages, " +
       "or use another browser."
     );
   }
-  return sentence(`this picture could not be explained (${message})`);
+  return sentence(`this image could not be explained (${message})`);
 }
 
 /** @param {string} text */

@@ -1,27 +1,27 @@
-// The page "Try your own photo": its controls, and what they show. Nothing is computed here: explainer.js.
+// The page "Try your own photo": its controls, and what they show. explainer.js computes.
 
 import { Caller } from "./caller.js";
-import { classEntry, made, pictureEntry, thumbnail } from "./entries.js";
+import { classEntry, create, pictureEntry, thumbnail } from "./entries.js";
 import { METHODS } from "./saliency.js";
-import { draw, drawCurtain, tell } from "./stage.js";
+import { cellsOf, draw, drawCurtain, write } from "./stage.js";
 import { search, topClasses } from "./words.js";
 
 /** @import { Answer, Description, Picture } from "./explainer.js" */
-/** @import { Wish } from "./caller.js" */
+/** @import { Task } from "./caller.js" */
 
-/** @typedef {{file: string, title: string}} Ours */
+/** @typedef {{file: string, title: string}} Example */
 
 /**
- * @typedef {object} Contents what book/_tools/own_photo.py made
+ * @typedef {object} Contents what book/_tools/own_photo.py writes
  * @property {{script: string, wasm: string, version: string} | null} runtime
  * @property {Description[]} networks
- * @property {Ours[]} pictures
+ * @property {Example[]} pictures
  * @property {number[]} colours (256, 3) in 0…255
  * @property {string[]} missing sentences
  */
 
 /**
- * What is chosen. `target` is null for the most probable class, `right` empty for one method alone.
+ * The settings. `target` is null for the most probable class, `right` is empty without a second method.
  * @typedef {object} State
  * @property {Picture} picture
  * @property {Description} network
@@ -31,7 +31,7 @@ import { search, topClasses } from "./words.js";
  * @property {string} right
  */
 
-const MATCHES = 8; // classes that are listed for what is typed
+const MATCHES = 50; // classes that a search lists
 const root = /** @type {HTMLElement} */ (document.getElementById("own-photo"));
 
 /** @param {string} name */
@@ -39,11 +39,11 @@ const part = (name) => /** @type {any} */ (root.querySelector(`[data-part="${nam
 /** @type {HTMLInputElement[]} */
 const methods = Array.from(root.querySelectorAll('input[name="own-photo-method"]'));
 
-/** @type {Map<string, string> | undefined} in the version that is one file, the addresses of its parts */
-const inside = /** @type {any} */ (globalThis).ownPhotoParts;
+/** @type {Map<string, string> | undefined} addresses of the parts of the one-file version */
+const addresses = /** @type {any} */ (globalThis).ownPhotoParts;
 
 /** @param {string} name of a file of the page */
-const address = (name) => inside?.get(name) ?? new URL(name, import.meta.url).href;
+const address = (name) => addresses?.get(name) ?? new URL(name, import.meta.url).href;
 
 /** @type {Contents} */
 let contents;
@@ -55,13 +55,13 @@ let caller;
 let state;
 /** @type {{state: State, answer: Answer} | undefined} what is shown */
 let shown;
-/** @type {Picture | undefined} the reader's own that was read last */
-let own;
-/** @type {WeakMap<Wish, State>} what was chosen when it was wished for */
-const asked = new WeakMap();
+/** @type {Picture | undefined} the reader's last image */
+let ownPicture;
+/** @type {WeakMap<Task, State>} the settings of each task */
+const stateOf = new WeakMap();
 
 start().catch((error) => {
-  part("fault").textContent = `This page could not be started (${error.message}); load it again.`;
+  part("fault").textContent = `This page could not start (${error.message}); load it again.`;
   part("fault").hidden = false;
 });
 
@@ -69,7 +69,7 @@ async function start() {
   listenForDrops();
   contents = await (await fetch(address("own_photo.json"))).json();
   if (contents.missing.length) {
-    part("missing").replaceChildren(...contents.missing.map((text) => made("p", { textContent: text })));
+    part("missing").replaceChildren(...contents.missing.map((text) => create("p", { textContent: text })));
     part("missing").hidden = false;
   }
   if (!contents.runtime || !contents.networks.length) {
@@ -78,28 +78,28 @@ async function start() {
     return;
   }
   colours = Float32Array.from(contents.colours);
-  caller = new Caller(address("explainer.js"), inside, { progress: say, answer: show, fault: complain });
+  caller = new Caller(address("explainer.js"), addresses, { progress: report, answer: show, fault: reportFault });
   listen();
   part("network").replaceChildren(...contents.networks.map(({ name, title }) => new Option(title, name)));
   part("right").append(...Object.entries(METHODS).map(([name, { title }]) => new Option(title, name)));
   listPictures();
   part("controls").disabled = false;
   const network = contents.networks[0];
-  const picture = ours(contents.pictures[0]);
+  const picture = exampleOf(contents.pictures[0]);
   state = { picture, network, target: null, layer: network.layers.length - 1, left: "gmcam", right: "" };
-  ask();
+  compute();
 }
 
-/** Sends what is chosen to the worker. */
-function ask() {
+/** Sends the settings to the worker. */
+function compute() {
   const { picture, network, target, layer } = state;
   if (!network.layers[layer].cam) {
     if (state.left === "cam") state.left = "grad_cam";
     if (state.right === "cam") state.right = "";
   }
   render();
-  /** @type {Wish} */
-  const wish = {
+  /** @type {Task} */
+  const task = {
     runtime: /** @type {any} */ (contents.runtime),
     network,
     picture,
@@ -107,10 +107,10 @@ function ask() {
     layer: network.layers[layer].path,
     methods: state.right ? [state.left, state.right] : [state.left],
   };
-  asked.set(wish, { ...state });
+  stateOf.set(task, { ...state });
   part("fault").hidden = true;
   root.dataset.state = "busy";
-  caller.ask(wish);
+  caller.submit(task);
 }
 
 /**
@@ -118,36 +118,36 @@ function ask() {
  */
 function choose(change) {
   state = { ...state, ...change };
-  ask();
+  compute();
 }
 
 /** @param {string} progress */
-function say(progress) {
+function report(progress) {
   part("status").textContent = progress;
 }
 
 /**
  * @param {Answer} answer
- * @param {Wish} wish
+ * @param {Task} task
  */
-function show(answer, wish) {
-  const of = /** @type {State} */ (asked.get(wish));
+function show(answer, task) {
+  const of = /** @type {State} */ (stateOf.get(task));
   shown = { state: of, answer };
   if (state.picture === of.picture && state.network === of.network) state.target ??= answer.target.index;
   if (contents.pictures.every(({ file }) => file !== of.picture.key)) listOwn(of.picture, answer);
   paint();
-  tell(part, answer, { ...of, name: of.picture.name });
+  write(part, answer, { ...of, name: of.picture.name });
   render();
   settle();
   root.dispatchEvent(new CustomEvent("explained", { detail: shown }));
 }
 
 /**
- * What went wrong is said, and the page goes back to what it shows; unless something else has been asked for
- * meanwhile, which will tell by itself.
+ * Reports the fault and returns to what the page shows, unless a later task is running, which reports for
+ * itself.
  * @param {string} message
  */
-function complain(message) {
+function reportFault(message) {
   if (caller.busy) return;
   part("fault").textContent = message;
   part("fault").hidden = false;
@@ -161,20 +161,20 @@ function complain(message) {
 function settle() {
   if (caller.busy) return;
   root.dataset.state = "ready";
-  say(shown ? `Ready. ${state.picture.name} on ${state.network.title}.` : "Choose another picture.");
+  report(shown ? `Ready. ${state.picture.name}, ${state.network.title}.` : "Choose another image.");
 }
 
 function paint() {
   if (shown) draw(part, shown.answer, part("opacity").value / 100, colours);
 }
 
-/** Brings every control to the state. */
+/** Sets every control to the state. */
 function render() {
   const { network, layer, left, right } = state;
   part("network").value = network.name;
   part("about").textContent = `${network.licence} ${network.accuracy}`;
-  const { cam, shape } = network.layers[layer];
-  const cells = `${shape[1]} × ${shape[2]} cells`;
+  const { cam } = network.layers[layer];
+  const cells = cellsOf(network.layers[layer]);
   Object.assign(part("layer"), { max: network.layers.length - 1, value: layer, ariaValueText: cells });
   part("cells").textContent = cells;
   for (const input of methods) {
@@ -200,7 +200,7 @@ function render() {
   listClasses();
 }
 
-/** The most probable classes and the chosen one, or those that fit what is typed. */
+/** Lists the most probable classes and the chosen one, or those that match the search. */
 function listClasses() {
   const list = part("classes");
   const { picture, network, target } = state;
@@ -215,7 +215,7 @@ function listClasses() {
   const indices = found.slice(0, MATCHES);
   const key = `${network.name} ${answer ? picture.key : ""} ${indices}`;
   if (list.dataset.key !== key) {
-    list.dataset.key = key; // a list that stays as it is keeps the keyboard's focus by itself
+    list.dataset.key = key; // an unchanged list keeps the focus
     const all = answer ? topClasses(answer.logits, classes, classes.length, network.output) : [];
     const probability = new Map(all.map((guess) => [guess.index, guess.probability]));
     const entry = (/** @type {number} */ index) => classEntry(index, classes[index], probability.get(index));
@@ -225,26 +225,27 @@ function listClasses() {
   }
   for (const input of list.querySelectorAll("input")) input.checked = Number(input.value) === chosen;
   const more = found.length > MATCHES ? `, the first ${MATCHES} are listed` : "";
-  part("found").textContent = typed ? `${found.length} of ${classes.length} classes${more}` : "";
+  const enter = found.length ? "; Enter chooses the first" : "";
+  part("found").textContent = typed ? `${found.length} of ${classes.length} classes${more}${enter}` : "";
 }
 
 function listPictures() {
   part("pictures").replaceChildren(
     ...contents.pictures.map((one) => {
-      const image = made("img", { src: address(one.file), alt: one.title, className: "dark-light" });
+      const image = create("img", { src: address(one.file), alt: one.title, className: "dark-light" });
       return pictureEntry(one.file, one.title, image);
     }),
   );
 }
 
 /**
- * The reader's picture stands beside ours once it has been read.
+ * Lists the reader's image after the examples once it has been read.
  * @param {Picture} picture
  * @param {Answer} answer
  */
 function listOwn(picture, { view }) {
-  if (own === picture) return;
-  own = picture;
+  if (ownPicture === picture) return;
+  ownPicture = picture;
   const list = part("pictures");
   list.querySelector("[data-own]")?.remove();
   const entry = pictureEntry(picture.key, picture.name, thumbnail(view));
@@ -253,18 +254,18 @@ function listOwn(picture, { view }) {
 }
 
 /**
- * @param {Ours} one
+ * @param {Example} one
  * @returns {Picture}
  */
-function ours({ file, title }) {
+function exampleOf({ file, title }) {
   return { key: file, name: title };
 }
 
-let taken = 0;
+let filesUsed = 0;
 
 /**
- * Files are taken wherever they fall: beside the controls, the browser would open them in the page's place.
- * Dragged from another page, a picture is an address, which this page does not follow.
+ * Files are accepted anywhere: dropped outside the controls, they would replace the page in the browser. An
+ * image dragged from another page is an address, which this page does not load.
  */
 function listenForDrops() {
   const carried = (/** @type {DragEvent} */ { dataTransfer }) =>
@@ -282,31 +283,31 @@ function listenForDrops() {
     event.preventDefault();
     delete root.dataset.over;
     if (!state) return;
-    if (event.dataTransfer?.files.length) take(event.dataTransfer.files);
-    else complain("What was dropped is no file; save the picture on this machine, and drop it from there.");
+    if (event.dataTransfer?.files.length) useFile(event.dataTransfer.files);
+    else reportFault("What you dropped is not a file; save the image on this machine and drop that file.");
   });
 }
 
-/** @param {Iterable<File> | null | undefined} files of which the first is taken */
-function take(files) {
+/** @param {Iterable<File> | null | undefined} files of which the first is used */
+function useFile(files) {
   const [file] = files ?? [];
   if (!file) return;
-  choose({ picture: { key: `own-${++taken}`, name: file.name || "the picture", file }, target: null });
+  choose({ picture: { key: `own-${++filesUsed}`, name: file.name || "the image", file }, target: null });
 }
 
 function listen() {
   for (const name of ["choose", "camera"]) {
     part(name).addEventListener("change", () => {
-      take(part(name).files);
+      useFile(part(name).files);
       part(name).value = ""; // so that the same file can be chosen again
     });
   }
-  document.addEventListener("paste", (event) => take(event.clipboardData?.files));
+  document.addEventListener("paste", (event) => useFile(event.clipboardData?.files));
 
   part("pictures").addEventListener("change", (/** @type {Event} */ event) => {
     const key = /** @type {HTMLInputElement} */ (event.target).value;
     const one = contents.pictures.find(({ file }) => file === key);
-    const picture = one ? ours(one) : own;
+    const picture = one ? exampleOf(one) : ownPicture;
     if (picture) choose({ picture, target: null });
   });
   part("network").addEventListener("change", () => {
@@ -319,12 +320,22 @@ function listen() {
   part("classes").addEventListener("change", (/** @type {Event} */ event) => {
     choose({ target: Number(/** @type {HTMLInputElement} */ (event.target).value) });
   });
-  part("search").addEventListener("input", listClasses);
+  part("search").addEventListener("input", () => {
+    listClasses();
+    part("classes").scrollTop = 0;
+  });
+  part("search").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
+    const first = part("classes").querySelector("input");
+    if (!first || !["Enter", "ArrowDown"].includes(event.key)) return;
+    event.preventDefault();
+    first.click();
+    if (event.key === "ArrowDown") first.focus();
+  });
   part("layer").addEventListener("input", () => choose({ layer: Number(part("layer").value) }));
   for (const input of methods) input.addEventListener("change", () => choose({ left: input.value }));
   part("right").addEventListener("change", () => choose({ right: part("right").value }));
   part("opacity").addEventListener("input", () => {
-    part("percent").textContent = `${part("opacity").value}%`;
+    part("percent").textContent = `${part("opacity").value}\u00a0%`;
     paint();
   });
   part("curtain").addEventListener("input", () => drawCurtain(part, Number(part("curtain").value)));

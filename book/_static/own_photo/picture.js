@@ -1,30 +1,30 @@
-// From a reader's file to its pixels, as gmcam/images/reading.py reads it: upright, of an animation the first
-// frame, colour profiles left aside, transparency laid over white.
+// From a reader's file to its pixels, as gmcam/reading.py reads it: upright, the first frame of an animation,
+// without colour profiles, transparency over white.
 
 import { overWhite } from "./resize.js";
 
 /** @import { Pixels } from "./resize.js" */
 
-/** What a reader can do something about; the message is for the page. */
+/** A fault that the reader can remedy; the page shows its message. */
 export class Fault extends Error {
-  spent = false; // whether the worker that met it is of no more use
+  spent = false; // whether the worker must be replaced
 }
 
-/** Lets the worker hear what has been said to it meanwhile. */
+/** Lets the worker receive messages in the meantime. */
 export const breath = () => new Promise((resolve) => setTimeout(resolve));
 
 export const MAX_PIXELS = 120e6; // as in Python
 const STRIP = 4e6; // pixels unpacked at a time: some browsers have no canvas for fifty million
 
 /**
- * The pixels of a picture file.
+ * The pixels of an image file.
  * @param {Blob} file
- * @param {string} name as it stands in messages
+ * @param {string} name for messages
  * @returns {Promise<Pixels>}
- * @throws {Fault} for a file that is empty, no picture, or too large
+ * @throws {Fault} for a file that is empty, not an image, or too large
  */
 export async function read(file, name) {
-  if (file.size === 0) throw new Fault(`${name} is empty (zero bytes); choose a picture file.`);
+  if (file.size === 0) throw new Fault(`${name} is empty (zero bytes); choose an image file.`);
   const bitmap = await decode(file, name);
   try {
     const { width, height } = bitmap;
@@ -48,7 +48,7 @@ export async function read(file, name) {
     }
     return { data, width, height };
   } finally {
-    bitmap.close(); // its memory would wait for the collector
+    bitmap.close(); // frees its memory at once
   }
 }
 
@@ -64,9 +64,9 @@ async function decode(file, name) {
       premultiplyAlpha: "none",
     });
   } catch (error) {
-    // Every browser says something else of a text, a torn file and a format that it does not know.
+    // For a text, a damaged file and an unknown format, every browser has another message.
     throw new Fault(
-      `${name} is not a picture that this browser can read, or is too large for it; try PNG or JPEG.`,
+      `${name} is not an image that this browser can read, or is too large for it; try PNG or JPEG.`,
     );
   }
 }

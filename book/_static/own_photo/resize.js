@@ -1,14 +1,14 @@
-// From a picture's pixels to a network's input, byte for byte as Pillow and gmcam/networks/preprocessing.py
-// do it: a resize that differs by one grey level can move a saliency map by more than a method does.
+// From an image's pixels to a network's input, byte for byte as Pillow and gmcam/preprocessing.py do it: one
+// grey level can change a saliency map by more than the choice of the method does.
 
 /**
- * A picture: RGB, three bytes a pixel, row after row.
+ * An image: RGB, three bytes a pixel, row after row.
  * @typedef {{data: Uint8Array | Uint8ClampedArray, width: number, height: number}} Pixels
  */
 
 /**
  * The fields of Python's Preprocessing: shorter side to `resize`, no smaller than `crop`, then the central
- * `crop` × `crop`, to [0, 1], (x − mean)/std. With `squash` the whole picture is brought to `crop` × `crop`.
+ * `crop` × `crop`, to [0, 1], (x − mean)/std. With `squash` the whole image is resized to `crop` × `crop`.
  * @typedef {{resize: number, crop: number, mean: number[], std: number[], squash?: boolean}} Preprocessing
  */
 
@@ -16,18 +16,18 @@ const MAX_ASPECT = 50;
 const PRECISION = 22; // bits of a weight behind the point: a sum of 255s still fits 31 bits
 
 /**
- * What the network sees, and its input (3, crop, crop), normalised.
+ * The part of an image that the network sees, and its input (3, crop, crop), normalised.
  * @param {Pixels} pixels
  * @param {Preprocessing} preprocessing
  * @returns {{shown: Pixels, input: Float32Array}}
- * @throws {RangeError} for a picture too slender to be resized
+ * @throws {RangeError} for an image too slender to be resized
  */
 export function prepare(pixels, preprocessing) {
   const { width, height } = pixels;
   const shorter = Math.min(width, height);
   if (Math.max(width, height) > MAX_ASPECT * shorter) {
     throw new RangeError(
-      `a picture of ${width} × ${height} pixels is too slender; ` +
+      `an image of ${width} × ${height} pixels is too slender; ` +
         `its longer side is at most ${MAX_ASPECT} times the shorter one`,
     );
   }
@@ -149,7 +149,7 @@ function triangles(length, newLength) {
 }
 
 /**
- * RGB of RGBA, what shows through laid over white, as gmcam/images/reading.py does.
+ * RGB of RGBA, transparency over white, as gmcam/reading.py does.
  * @param {Uint8Array | Uint8ClampedArray} rgba
  * @param {number} width
  * @param {number} height

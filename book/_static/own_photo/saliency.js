@@ -84,10 +84,8 @@ export function gmcam(M, C) {
 }
 
 /**
- * The methods in the order in which they are told. CAM's weights are the class's row of the last linear
- * layer. Where global average pooling lies between, λ is that row divided by Z, with a rectifier before the
- * pooling (SqueezeNet) times the share of cells that it lets through: a positive factor, which normalising
- * removes. Only where it lets none through is λ zero and the map empty, and the logit zero with it.
+ * The methods in the order of the page. CAM's weights are the class's row of the last linear layer; after
+ * global average pooling, λ is that row divided by Z, a factor that normalising removes.
  * @type {Record<string, {title: string, compute: (M: Stack, C: Stack) => CellMap}>}
  */
 export const METHODS = {

@@ -1,18 +1,18 @@
-// What is seen and told of an answer: maps over the picture, the curtain between two of them, and words.
+// An answer on the page: maps over the image, the curtain between two of them, and sentences.
 
 import { overlay } from "./colours.js";
-import { made } from "./entries.js";
+import { create } from "./entries.js";
 import { METHODS } from "./saliency.js";
 import { describe, describeClasses } from "./words.js";
 
-/** @import { Answer, Description } from "./explainer.js" */
+/** @import { Answer, Description, Layer } from "./explainer.js" */
 
 /** @typedef {(name: string) => any} Part finds an element of the page by its name */
 
 const SIDES = ["left", "right"];
 
 /**
- * Paints the maps over the picture: one, or two with the curtain between them.
+ * Paints the maps over the image: one, or two with the curtain between them.
  * @param {Part} part
  * @param {Answer} answer
  * @param {number} opacity in [0, 1]
@@ -34,32 +34,40 @@ export function draw(part, { view, maps }, opacity, colours) {
 }
 
 /**
- * Tells the same in words.
+ * Writes the sentences below the image.
  * @param {Part} part
  * @param {Answer} answer
- * @param {{name: string, network: Description, layer: number}} of the picture's name, and what was asked
+ * @param {{name: string, network: Description, layer: number}} of the image's name, and what is explained
  */
-export function tell(part, answer, { name, network, layer }) {
+export function write(part, answer, { name, network, layer }) {
   const sentences = answer.maps.map(({ method, map, empty }) =>
     describe(map, network.size, {
       title: METHODS[method].title,
-      label: answer.target.name,
+      guess: answer.target,
       logit: answer.logits[answer.target.index],
-      layer: network.layers[layer].label,
+      cells: cellsOf(network.layers[layer]),
       empty,
     }),
   );
-  const told = sentences.length > 1 ? [`Left: ${sentences[0]}`, `Right: ${sentences[1]}`] : sentences;
-  const lines = [...told, describeClasses(answer.top)];
-  part("words").replaceChildren(...lines.map((text) => made("p", { textContent: text })));
+  const maps = sentences.length > 1 ? [`Left: ${sentences[0]}`, `Right: ${sentences[1]}`] : sentences;
+  const lines = [...maps, describeClasses(answer.top)];
+  part("words").replaceChildren(...lines.map((text) => create("p", { textContent: text })));
   for (const [index, side] of SIDES.entries()) {
     part(`canvas-${side}`).ariaLabel = `${name}: ${sentences[index] ?? ""}`;
   }
 }
 
 /**
+ * The size of a layer's map, in words.
+ * @param {Layer} layer
+ */
+export function cellsOf({ shape }) {
+  return `${shape[1]} × ${shape[2]} cells`;
+}
+
+/**
  * @param {Part} part
- * @param {number} percent of the picture that is left of the curtain
+ * @param {number} percent of the image that is left of the curtain
  */
 export function drawCurtain(part, percent) {
   part("curtain").value = percent;

@@ -1,4 +1,4 @@
-// What the network says and where its map lies, in words; and classes found by what a reader types.
+// The prediction and the place of the map in words, and the search among class names.
 
 /** @typedef {{index: number, name: string, probability: number}} Guess */
 
@@ -25,48 +25,60 @@ export function topClasses(logits, classes, count = 5, output = "softmax") {
     .slice(0, count);
 }
 
+/** @param {number} probability */
+export function percent(probability) {
+  return probability < 0.0005 ? "< 0.1\u00a0%" : `${(100 * probability).toFixed(1)}\u00a0%`;
+}
+
 /**
  * @param {Guess[]} guesses
  */
 export function describeClasses(guesses) {
-  const told = guesses.map(({ name, probability }) => `${name} (${(100 * probability).toFixed(1)}%)`);
-  return `Most probable: ${told.join(", ")}.`;
+  const classes = guesses.map(({ name, probability }) => `${name} (${percent(probability)})`);
+  return `Most probable: ${classes.join(", ")}.`;
 }
 
 /**
- * The indices of the classes whose names have every word of `text` in them, upper or lower case alike: first
- * those that begin with the text, the name itself before all. Without a word, all classes.
+ * The indices of the classes whose names contain every word of `text`, ignoring case. In this order: the name
+ * itself, names with all of them as whole words, names that begin with the text, others. All classes for an
+ * empty text.
  * @param {string[]} classes
  * @param {string} text
  * @returns {number[]}
  */
 export function search(classes, text) {
   const typed = text.trim().toLowerCase();
-  const found = classes
+  const words = typed.split(/\s+/);
+  const matches = classes
     .map((name, index) => ({ name: name.toLowerCase(), index }))
-    .filter(({ name }) => typed.split(/\s+/).every((word) => name.includes(word)));
-  const rank = (/** @type {string} */ name) => (name === typed ? 0 : name.startsWith(typed) ? 1 : 2);
-  return found.sort((one, other) => rank(one.name) - rank(other.name)).map(({ index }) => index);
+    .filter(({ name }) => words.every((word) => name.includes(word)));
+  const rank = (/** @type {string} */ name) => {
+    const whole = name.split(/[^\p{L}\p{N}]+/u);
+    const ranks = [name === typed, words.every((word) => whole.includes(word)), name.startsWith(typed), true];
+    return ranks.indexOf(true);
+  };
+  return matches.sort((one, other) => rank(one.name) - rank(other.name)).map(({ index }) => index);
 }
 
 /**
- * A sentence on a map: where it is strongest, and how much of it lies there.
+ * A sentence on a map: the class, where the map is strongest, and how much of it is there.
  * @param {Float32Array} map values in [0, 1], one a pixel
  * @param {[number, number]} size [H, W]
- * @param {{title: string, label: string, logit: number, layer: string, empty: boolean}} of
- *   the method's title, the class and its logit, the layer as "13x13", and whether the map is empty
+ * @param {{title: string, guess: Guess, logit: number, cells: string, empty: boolean}} of the method's
+ *   title, the class, its logit, the layer's cells as "7 × 7 cells", and whether the map is empty
  */
-export function describe(map, size, { title, label, logit, layer, empty }) {
-  const start = `${title} for ${label}, logit ${logit.toFixed(2)}, at ${layer} cells: `;
+export function describe(map, size, { title, guess, logit, cells, empty }) {
+  const score = `probability ${percent(guess.probability)}, logit ${logit.toFixed(2).replace("-", "−")}`;
+  const start = `${title} for ${guess.name} (${score}) at ${cells}: `;
   if (empty) return `${start}the map is empty.`;
   const { place, share } = strongest(map, size);
-  const percent = Math.round(100 * share);
-  return `${start}strongest ${place}; ${percent}% of the map lies in that ninth of the picture.`;
+  const part = `${Math.round(100 * share)}\u00a0% of the map`;
+  return `${start}strongest ${place}; ${part} is in that ninth of the image.`;
 }
 
 /**
- * The ninth of the picture that holds the map's highest value, in words ("at the top left", "in the middle"),
- * and the share of the map's sum that lies in it.
+ * The ninth of the image that contains the map's highest value, in words ("at the top left", "in the middle"),
+ * and the share of the map's sum in it.
  * @param {Float32Array} map
  * @param {[number, number]} size [H, W]
  */
