@@ -203,9 +203,9 @@ def test_the_landing_page_shows_on_one_screen_what_the_book_does(served, browser
         explorer = page.locator(".gmcam-frozen").bounding_box()
         assert explorer["y"] + explorer["height"] <= 860
         ((before, _, _),) = shown(page)
-        page.get_by_label("class", exact=True).select_option("cup")
+        page.get_by_label("class", exact=True).select_option("espresso")
         ((after, alt, drawn),) = shown(page)
-        assert drawn and after != before and alt.startswith("GMCAM for cup, ")
+        assert drawn and after != before and alt.startswith("GMCAM for espresso, ")
         assert tab.complaints == []
 
 
