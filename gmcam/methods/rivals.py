@@ -12,7 +12,7 @@ from gmcam import equations
 from gmcam.capture import Recording
 from gmcam.registry import Compute, Query, method, no_layer
 
-_FAHIM, _HERE = "Fahim et al., Sensors 22(17):6516, 2022", "this library"
+_FAHIM, _HERE = "Fahim et al., Sensors 22(17):6516, 2022", "gmcam, 2026"
 _NO_TARGET: dict[str, Any] = {"gradients": False, "needs_target": False}
 
 
@@ -39,14 +39,16 @@ def random_network(query: Query, seed: int = 0) -> Tensor:
     Every module draws by its own ``reset_parameters``. The map is empty where the random weights count
     against the class, at a pooled layer in about half of the cases.
     """
-    module = copy.deepcopy(query.network.module).cpu()  # the same numbers on any device
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        for part in module.modules():
-            getattr(part, "reset_parameters", lambda: None)()
     inputs, network = query.inputs, query.network
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = copy.deepcopy(network.module)
+        drawn = copy.deepcopy(module).float().cpu()  # the same numbers on any device and in any precision
+        for part in drawn.modules():
+            getattr(part, "reset_parameters", lambda: None)()
+        module.load_state_dict(drawn.state_dict())
     arranged: dict[str, Any] = {"read": network.logits_of, "arrange": network.as_maps}
-    recording = Recording(module.to(inputs.device), inputs, query.layer, extra=query.extra, **arranged)
+    recording = Recording(module, inputs, query.layer, extra=query.extra, **arranged)
     captured = recording.capture(query.captured.target)
     return equations.guidance_map(captured.maps[query.layer], captured.gradients[query.layer])
 

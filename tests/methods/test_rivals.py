@@ -36,10 +36,11 @@ def test_the_sum_of_feature_maps_does_not_depend_on_the_class(flat_network, imag
 
 def test_a_random_network_has_other_weights_and_the_same_layer(gap_network, images):
     before = copy.deepcopy(gap_network.state_dict())
-    twin = copy.deepcopy(gap_network)
+    twin = copy.deepcopy(gap_network).float()
     torch.manual_seed(3)
     for part in (twin.conv, twin.fc):  # in the order of the modules
         part.reset_parameters()
+    twin = twin.double()
     expected = raw(twin, images, "guidance_map", [2, 0, 1])
     assert torch.equal(raw(gap_network, images, "random_network", [2, 0, 1], seed=3), expected)
     assert not torch.equal(raw(gap_network, images, "random_network", [2, 0, 1]), expected)
