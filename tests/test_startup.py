@@ -11,7 +11,7 @@ import gmcam
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(gmcam.__file__).parents[1])}
 LIGHT = {"gmcam", "lazy_loader"}
-REPEATS = 5  # the fastest counts: slower repeats measure the machine's other work
+REPEATS = 5  # one must be fast enough: slower ones measure the machine's other work
 # Import names of everything outside the core, and torchvision, which only a name like "resnet50" needs.
 OPTIONAL = {
     "torchvision", "matplotlib", "ipywidgets", "captum", "zennit", "pandas", "pyarrow", "scipy",
@@ -77,13 +77,12 @@ def test_explaining_a_bare_module_imports_no_optional_package():
 
 def test_what_computes_imports_no_optional_package():
     """Optional packages are imported by functions that need them, not by the modules that define these."""
-    assert imported(f"import gmcam; [getattr(gmcam, name) for name in {COMPUTING}]") & OPTIONAL == set()
-    assert imported(f"import gmcam.lab; [getattr(gmcam.lab, name) for name in {LAB}]") & OPTIONAL == set()
+    names = [f"gmcam.{name}" for name in COMPUTING] + [f"gmcam.lab.{name}" for name in LAB]
+    assert imported(f"import gmcam.lab; {', '.join(names)}") & OPTIONAL == set()
 
 
 def test_what_draws_imports_matplotlib_and_no_more():
-    assert imported("import gmcam; gmcam.show") & OPTIONAL == {"matplotlib"}
-    assert imported("import gmcam; gmcam.lab.pipeline") & OPTIONAL == {"matplotlib"}
+    assert imported("import gmcam; gmcam.show, gmcam.lab.pipeline") & OPTIONAL == {"matplotlib"}
     assert imported("import gmcam; gmcam.lab.explorer") & OPTIONAL == {"matplotlib", "ipywidgets"}
 
 
@@ -106,9 +105,9 @@ def test_the_function_is_not_hidden_by_the_module_of_its_name():
 
 @pytest.mark.slow
 def test_help_appears_at_once():
-    assert min(float(run(SECONDS.format("subprocess, sys", HELP))) for _ in range(REPEATS)) < 0.3
+    assert any(float(run(SECONDS.format("subprocess, sys", HELP))) < 0.3 for _ in range(REPEATS))
 
 
 @pytest.mark.slow
 def test_importing_the_package_adds_little_to_torch():
-    assert min(float(run(SECONDS.format("torch", "import gmcam"))) for _ in range(REPEATS)) < 0.2
+    assert any(float(run(SECONDS.format("torch", "import gmcam"))) < 0.2 for _ in range(REPEATS))

@@ -137,26 +137,45 @@ def served(built):
         yield address
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 375)])
-def test_pages_ask_nothing_from_outside_fit_and_are_accessible(built, served, browser, axe, scheme, width):
-    """No serious or critical violation of axe-core's rules, without exception."""
+# axe-core's rules whose answer depends on the colour scheme.
+OF_COLOURS = "runOnly: ['color-contrast', 'link-in-text-block'], "
+STILL = "*, ::before, ::after { transition: none !important; animation: none !important; }"
+
+
+def test_pages_ask_nothing_from_outside_fit_and_are_accessible(built, served, browser, axe):
+    """Every other page is opened dark on a telephone, the rest light in a wide window; then all are seen in
+    both. No serious or critical violation of axe-core's rules, without exception."""
     faults = {}
-    for page in pages(built.html):
+    for number, page in enumerate(pages(built.html)):
+        scheme, width = (("dark", 375), ("light", 1280))[number % 2]
         view = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
         with Tab(browser, f"{served}/book/{page.name}", **view) as tab:
             settle(tab.page)
-            broken = tab.page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
-            overflow = tab.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-            wide = [f"{overflow} px too wide"] * (overflow > 1)
-            # In the wide window, where the side bars stand open.
-            tab.page.set_viewport_size({"width": 1280, "height": 900})
+            wide = [too_wide(tab.page)]
+            for width in (375, 1280):  # in the end, the side bars stand open
+                tab.page.set_viewport_size({"width": width, "height": 900})
+                wide.append(too_wide(tab.page))
+            tab.page.add_style_tag(content=STILL)  # no colour on its way to another
             tab.page.evaluate(axe)
-            audit = tab.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-            grave = [v for v in audit["violations"] if v["impact"] in ("serious", "critical")]
-            barred = [(v["id"], v["nodes"][0]["html"][:200]) for v in grave]
-            if faulty := [*tab.complaints, *broken, *wide, *barred]:
+            barred = violations(tab.page, "dark", OF_COLOURS) + violations(tab.page, "light")
+            broken = tab.page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
+            if faulty := [*tab.complaints, *broken, *filter(None, wide), *barred]:
                 faults[page.name] = faulty
     assert faults == {}
+
+
+def too_wide(page):
+    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    return f"{overflow} px too wide" if overflow > 1 else ""
+
+
+def violations(page, scheme, rules=""):
+    """Rule and element of each serious or critical violation in a colour scheme."""
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
+    audit = page.evaluate(f"axe.run(document, {{{rules}resultTypes: ['violations']}})")
+    grave = [v for v in audit["violations"] if v["impact"] in ("serious", "critical")]
+    return [(scheme, v["id"], v["nodes"][0]["html"][:200]) for v in grave]
 
 
 def test_search_finds_pages_with_nothing_from_outside(served, browser):
@@ -257,9 +276,9 @@ def test_the_frozen_explorer_works_by_touch(served, browser):
         line = page.locator(".widget-hslider .noUi-base").first
         line.scroll_into_view_if_needed()
         seen = {}
-        for name in options(label)[1:]:
+        for name in options(label)[1:3]:
             pick(label, name)
-            for title in options(method)[:3]:
+            for title in options(method)[:2]:
                 pick(method, title)
                 for step in (3, 0, 2, 1):
                     box = line.bounding_box()
@@ -271,7 +290,7 @@ def test_the_frozen_explorer_works_by_touch(served, browser):
                     picture.wait_for(timeout=5000)
                     ((seen[alt], _, drawn),) = shown(page)
                     assert drawn, alt
-        assert len(set(seen.values())) == len(seen) == 36
+        assert len(set(seen.values())) == len(seen) == 16
         assert tab.complaints == []
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torchvision.models import vgg
 
 import gmcam
 from gmcam import METHODS
@@ -37,8 +38,25 @@ def plain():
     return nn.Sequential(*features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 8))
 
 
+def narrow_vgg16():
+    module = vgg.VGG(vgg.make_layers([c if c == "M" else c // 4 for c in vgg.cfgs["D"]]), num_classes=10)
+    for at, sizes in {0: (128 * 7 * 7, 64), 3: (64, 64), 6: (64, 10)}.items():
+        module.classifier[at] = nn.Linear(*sizes)
+    return module
+
+
+# torchvision's networks with fewer channels: the same modules in the same graph, in a quarter of the time.
+NARROW = {
+    "vgg16": narrow_vgg16,
+    "resnet50": functools.partial(torchvision.models.resnet50, num_classes=10, width_per_group=16),
+    "squeezenet1_0": functools.partial(torchvision.models.squeezenet1_0, num_classes=10),
+    "mobilenet_v2": functools.partial(torchvision.models.mobilenet_v2, num_classes=10, width_mult=0.25),
+    "densenet121": functools.partial(torchvision.models.DenseNet, 8, (6, 12, 24, 16), 16, num_classes=10),
+}
+
+
 def of_torchvision(name):
-    module = torchvision.models.get_model(name, weights=None, num_classes=10).double()
+    module = NARROW[name]().double()
     convolution = module.get_submodule(FEW_CHANNELS[name])
     with torch.no_grad():
         for parameter in convolution.parameters():
@@ -46,7 +64,7 @@ def of_torchvision(name):
     return module
 
 
-@functools.lru_cache(maxsize=1)  # VGG16 alone is a gigabyte
+@functools.lru_cache
 def network_and_images(name):
     """A network, three images (3, 3, 64, 64), and for each the class it sees."""
     if name in gmcam.lab.EMBEDDED:
