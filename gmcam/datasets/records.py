@@ -18,18 +18,20 @@ Objects = list[tuple[Sequence[float], bool]]  # box and flag ``difficult`` of ea
 class Truth:
     """All objects of one class in an image of H × W pixels; None for what the dataset does not provide.
     ``mask`` (H, W) bool: their union. ``boxes`` (k, 4) float: left, upper, right, lower of each, the last two
-    exclusive. ``difficult`` (k,) bool: those that the dataset's authors advise to ignore."""
+    exclusive. ``difficult`` (k,) bool: those that the dataset's authors advise to ignore. ``without``: the
+    same image without them, from which ``evaluate`` takes the effect map."""
 
     label: str
     mask: np.ndarray | None = None
     boxes: np.ndarray | None = None
     difficult: np.ndarray | None = None
+    without: Image.Image | None = None
 
     @classmethod
-    def of(cls, label: str, mask: np.ndarray, objects: Objects) -> Self:
+    def of(cls, label: str, mask: np.ndarray, objects: Objects, without: Image.Image | None = None) -> Self:
         """A class with a mask and any number of objects."""
         boxes = np.array([box for box, _ in objects], float).reshape(-1, 4)
-        return cls(label, mask, boxes, np.array([difficult for _, difficult in objects], bool))
+        return cls(label, mask, boxes, np.array([difficult for _, difficult in objects], bool), without)
 
 
 @dataclass(frozen=True, eq=False)

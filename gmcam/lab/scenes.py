@@ -1,29 +1,26 @@
 """Collage scenes: photographed objects on photographed backgrounds, with exact masks and boxes.
 
-A scene is a function of its labels, options and seed; its only files are the photographs in ``PHOTOS``.
-The outlines in ``cutouts.json`` are polygons in pixels of the photograph, filled by the even-odd rule. They
-were drawn for this project, simplified and checked by eye: the motorbike's from the disparity map of its
-stereo pair, the coins' with a watershed, the rocket's and the cat's by hand, the others with GrabCut.
+A scene is a function of its labels, options and seed; its only files are the photographs in ``PHOTOS``. It is
+laid out once and can then be drawn again without an object or on another background.
 
 The two splits share no background, no coin and no rotation: ``train`` rotates objects by less than 8° or by
-14° to 20°, ``test`` by 8° to 14°.
+14° to 20°, ``test`` by 8° to 14°. All other cut-outs are in both.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageEnhance, ImageOps
 from tqdm import tqdm
 
 from gmcam.lab.photos import photo
+from gmcam.lab.sprites import cutout_names, draw_object, paste, place, relight, solid
 
 CLASSES = ("cat", "cup", "flower", "pagoda", "rocket", "motorbike", "person", "coin")
 
@@ -44,7 +41,6 @@ BACKGROUNDS = {
     "train": ("grass", "brick", "moon", "dusk", "leaves", "sky"),
     "test": ("gravel", "wood", "stars"),
 }
-_ROTATIONS = {"train": ((0.0, 8.0), (14.0, 20.0)), "test": ((8.0, 14.0),)}
 # Range of the objects' longest side as a share of the image's side, by the number of objects.
 _SCALES = {1: (0.42, 0.70), 2: (0.36, 0.52), 3: (0.30, 0.42)}
 _LONGEST = 0.92  # the longest side of any object, unless scale is given
@@ -52,11 +48,28 @@ _TRIES = 100  # layouts before a given scale is refused
 
 
 @dataclass(frozen=True, eq=False)
+class _Layout:
+    """Cut-outs with their upper left corners in drawing order, the background without them, and the random
+    generator's state before the background was drawn."""
+
+    objects: tuple[tuple[Image.Image, tuple[int, int]], ...]
+    bare: Image.Image
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Scene:
-    """An image with its ground truth.
+    """An image with its ground truth, which can be drawn again without an object or on another background.
 
     ``masks`` (n, H, W) bool and ``boxes`` (n, 4) int (left, upper, right, lower; right and lower exclusive)
-    cover the visible part of each object, in the order of ``labels``.
+    cover the visible part of each object, in the order of ``labels``, in which the objects were pasted.
+    An object's number is its index in ``labels``.
+
+    >>> scene = gmcam.lab.scene("cat", "cup", "coin", seed=3)
+    >>> scene.without("cup").labels, scene.on("moon").background
+    (('cat', 'coin'), 'moon')
+    >>> bool((scene.footprint("cup") & scene.mask("cup")).any())  # and its shadow
+    True
     """
 
     image: Image.Image
@@ -66,51 +79,54 @@ class Scene:
     background: str
     seed: int
     split: str
+    _layout: _Layout = field(repr=False)
 
     def mask(self, label: str) -> np.ndarray:
         """The union (H, W) bool of all masks of one class; all False if the class is absent."""
         chosen = [mask for mask, name in zip(self.masks, self.labels, strict=True) if name == label]
         return np.logical_or.reduce(chosen) if chosen else np.zeros(self.masks.shape[1:], bool)
 
+    def without(self, which: str | int) -> Scene:
+        """The scene without all objects of a class, or without the object of a number, and their shadows.
 
-@lru_cache(maxsize=1)
-def _outlines() -> dict[str, dict[str, Any]]:
-    return dict(json.loads(Path(__file__).with_name("cutouts.json").read_text()))
+        Nothing else moves or changes its light; what they covered becomes visible, also in ``masks`` and
+        ``boxes``. The other objects are numbered by the new scene's ``labels``. Without its last object, a
+        scene is its background: ``labels`` are (), ``masks`` (0, H, W) and ``boxes`` (0, 4). Raises
+        ``ValueError`` for a label or number that the scene does not have.
+        """
+        rest = [n for n, label in enumerate(self.labels) if which not in (n, label)]
+        if len(rest) == len(self.labels):
+            present = ", ".join(f"{n} {label}" for n, label in enumerate(self.labels)) or "none left"
+            raise ValueError(f"expected an object of the scene ({present}), got {which!r}: see its labels")
+        layout = replace(self._layout, objects=tuple(self._layout.objects[n] for n in rest))
+        labels = tuple(self.labels[n] for n in rest)
+        return _render(layout, labels, self.background, self.seed, self.split)
+
+    def on(self, background: str) -> Scene:
+        """The same objects at the same places on another background, in its original colours.
+
+        ``background``: a name of ``BACKGROUNDS``, of either split. In the test split, the scene equals
+        ``scene(..., background=background)``, which moves the objects in the train split. Raises
+        ``ValueError`` for an unknown background.
+        """
+        _check_background(background)
+        rng = np.random.default_rng()
+        rng.bit_generator.state = self._layout.state
+        bare = _draw_background(background, False, rng, self.image.width)
+        layout = replace(self._layout, bare=bare)
+        return _render(layout, self.labels, background, self.seed, self.split)
+
+    def footprint(self, which: str | int) -> np.ndarray:
+        """The pixels (H, W) bool that change ``without`` the object: its visible part and its shadow."""
+        changed: np.ndarray = (np.asarray(self.image) != np.asarray(self.without(which).image)).any(2)
+        return changed
 
 
-@lru_cache(maxsize=2)
-def _sprites_by_class(split: str) -> dict[str, tuple[str, ...]]:
-    """The cut-outs of each class; every fourth coin belongs to the test split alone."""
-    sprites: dict[str, list[str]] = {name: [] for name in CLASSES}
-    for name, outline in _outlines().items():
-        test_coin = name.startswith("coin") and int(name[4:]) % 4 == 3
-        if not name.startswith("coin") or test_coin == (split == "test"):
-            sprites[outline["label"]].append(name)
-    return {label: tuple(names) for label, names in sprites.items()}
-
-
-@lru_cache(maxsize=64)
-def _sprite(name: str) -> Image.Image:
-    """A cut-out as RGBA, cropped to its outline, with an anti-aliased edge."""
-    outline = _outlines()[name]
-    corners = np.concatenate(outline["rings"])
-    left, upper = np.maximum(np.floor(corners.min(0)).astype(int) - 2, 0).tolist()
-    right, lower = (np.ceil(corners.max(0)).astype(int) + 2).tolist()
-    cutout = photo(outline["photo"])
-    cutout = cutout.crop((left, upper, min(right, cutout.width), min(lower, cutout.height)))
-    fine = 4
-    alpha = Image.new("L", (cutout.width * fine, cutout.height * fine), 0)
-    for ring in outline["rings"]:
-        filled = Image.new("L", alpha.size, 0)
-        points = [((x - left) * fine, (y - upper) * fine) for x, y in ring]
-        ImageDraw.Draw(filled).polygon(points, fill=255)
-        alpha = ImageChops.difference(alpha, filled)  # even-odd: an inner ring is a hole
-    # Erode by one pixel to remove the seam of the old background: a mean of zeros and 255s is 255 only where
-    # all of them are.
-    alpha = alpha.filter(ImageFilter.BoxBlur(fine)).point(lambda value: 255 * (value == 255))
-    alpha = alpha.resize(cutout.size, Image.Resampling.BOX)
-    cutout.putalpha(alpha)
-    return cutout.crop(alpha.getbbox())
+def _check_background(name: str) -> None:
+    if name not in _SOURCES:
+        raise ValueError(
+            f"expected a background among {', '.join(_SOURCES)}, got {name!r}: choose one of them"
+        )
 
 
 @lru_cache(maxsize=16)
@@ -127,7 +143,7 @@ def _draw_background(name: str, recoloured: bool, rng: np.random.Generator, size
     """A random window of the background, mirrored and lit at random."""
     window = _window(name, rng, size)
     background = _recolour(window, rng, size) if recoloured else window
-    return _relight(background, rng, brightness=(0.75, 1.1), warmth=0.06)
+    return relight(background, rng, brightness=(0.75, 1.1), warmth=0.06)
 
 
 def _window(name: str, rng: np.random.Generator, size: int) -> Image.Image:
@@ -155,59 +171,21 @@ def _recolour(background: Image.Image, rng: np.random.Generator, size: int) -> I
     return ImageOps.colorize(grey, tuple(int(v) for v in dark), tuple(int(v) for v in light))
 
 
-def _relight(
-    image: Image.Image, rng: np.random.Generator, brightness: tuple[float, float], warmth: float
-) -> Image.Image:
-    """Scale red, green and blue by a random brightness and a random shift between warm and cold."""
-    level, warm = rng.uniform(*brightness), rng.uniform(-warmth, warmth)
-    bands = list(image.split())
-    for index, gain in enumerate((level * (1 + warm), level, level * (1 - warm))):
-        bands[index] = bands[index].point([min(255, round(value * gain)) for value in range(256)])
-    return Image.merge(image.mode, bands)
+def _visible(objects: tuple[tuple[Image.Image, tuple[int, int]], ...], size: int) -> np.ndarray:
+    """Each object's pixels that no later one covers: (n, size, size) bool."""
+    covers = np.array([solid(*each, size) for each in objects], bool).reshape(-1, size, size)
+    covered = np.cumsum(covers[::-1], axis=0)[::-1] - covers  # by objects pasted later
+    visible: np.ndarray = covers & (covered == 0)
+    return visible
 
 
-def _draw_object(
-    label: str, split: str, rng: np.random.Generator, size: int, scale: tuple[float, float], limit: float
-) -> Image.Image:
-    """One object of a class as RGBA, scaled to at most ``limit``, mirrored, rotated and lit at random."""
-    sprites = _sprites_by_class(split)[label]
-    sprite = _sprite(sprites[int(rng.integers(len(sprites)))])
-    longest, shortest = max(sprite.size), min(sprite.size)
-    # Slender objects are drawn longer, so that a rocket does not shrink to a line.
-    share = min(rng.uniform(*scale) * (longest / shortest) ** 0.3, limit)
-    zoom = share * size / longest
-    width, height = (max(1, round(side * zoom)) for side in sprite.size)
-    sprite = sprite.resize((width, height), Image.Resampling.LANCZOS)
-    if rng.random() < 0.5:
-        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    bands = _ROTATIONS[split]
-    angle = rng.uniform(*bands[int(rng.integers(len(bands)))]) * rng.choice([-1.0, 1.0])
-    sprite = sprite.rotate(float(angle), Image.Resampling.BICUBIC, expand=True)
-    return _relight(sprite, rng, brightness=(0.85, 1.15), warmth=0.04)
-
-
-def _place(sprite: Image.Image, stands: bool, rng: np.random.Generator, size: int) -> tuple[int, int]:
-    """A random position inside the image, or standing on its lower border."""
-    x = int(rng.integers(0, max(1, size - sprite.width + 1)))
-    y = int(rng.integers(0, max(1, size - sprite.height + 1)))
-    return x, size - round(0.9 * sprite.height) if stands else y
-
-
-def _solid(sprite: Image.Image, at: tuple[int, int], size: int) -> np.ndarray:
-    """Where the object covers at least half a pixel: (size, size) bool."""
-    alpha = Image.new("L", (size, size), 0)
-    alpha.paste(sprite.getchannel("A"), at)
-    return np.asarray(alpha) >= 128
-
-
-def _paste(canvas: Image.Image, sprite: Image.Image, at: tuple[int, int]) -> None:
-    """Paste the object onto the canvas, with a soft shadow like that of paper on a table."""
-    alpha = Image.new("L", canvas.size, 0)
-    offset = max(1, round(0.012 * canvas.width))
-    alpha.paste(sprite.getchannel("A"), (at[0] + offset, at[1] + 2 * offset))
-    shadow = alpha.filter(ImageFilter.GaussianBlur(0.018 * canvas.width)).point(lambda value: value * 0.4)
-    canvas.paste((12, 12, 18), (0, 0), shadow)
-    canvas.paste(sprite.convert("RGB"), at, sprite.getchannel("A"))
+def _render(layout: _Layout, labels: tuple[str, ...], background: str, seed: int, split: str) -> Scene:
+    canvas = layout.bare.copy()
+    for sprite, at in layout.objects:
+        paste(canvas, sprite, at)
+    masks = _visible(layout.objects, canvas.width)
+    boxes = [Image.fromarray(mask.astype(np.uint8)).getbbox() for mask in masks]
+    return Scene(canvas, labels, masks, np.array(boxes, int).reshape(-1, 4), background, seed, split, layout)
 
 
 def scene(
@@ -217,6 +195,7 @@ def scene(
     size: int = 256,
     background: str | None = None,
     scale: tuple[float, float] | None = None,
+    cutouts: str | None = None,
 ) -> Scene:
     """Draw a collage of the given objects on a photographed background.
 
@@ -226,9 +205,11 @@ def scene(
     and in its original colours; by default a random one of the split, mostly recoloured in the train split.
     ``scale``: range of the objects' longest side before rotation, as a share of ``size``. By default it
     depends on the number of objects, slender objects may exceed it, and objects shrink until they fit.
+    ``cutouts``: the objects to choose from, those of the split ``"train"`` or ``"test"``, or ``"all"`` (see
+    ``cutout_names``); the scene's split by default. The embedded networks were trained on ``"train"``.
 
-    At least 80 % of every object stays visible. Raises ``ValueError`` for an unknown class, split or
-    background, for too many objects, a size under 32, or a ``scale`` at which the objects do not fit.
+    At least 80 % of every object stays visible. Raises ``ValueError`` for an unknown class, split, background
+    or set of cut-outs, for too many objects, a size under 32, or a ``scale`` at which the objects do not fit.
 
     >>> scene = gmcam.lab.scene("cat", "cup", seed=3)
     >>> scene.labels, scene.image.size
@@ -242,8 +223,8 @@ def scene(
         raise ValueError(f"expected labels among {', '.join(CLASSES)}, got {unknown[0]!r}")
     if split not in BACKGROUNDS:
         raise ValueError(f"expected split 'train' or 'test', got {split!r}")
-    if background is not None and background not in _SOURCES:
-        raise ValueError(f"expected a background among {', '.join(_SOURCES)}, got {background!r}")
+    if background is not None:
+        _check_background(background)
     if size < 32:
         raise ValueError(f"expected a size of at least 32 pixels, got {size}")
     if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
@@ -258,16 +239,16 @@ def scene(
     sizes, limit = (_SCALES[min(len(labels), 3)], _LONGEST) if scale is None else (scale, scale[1])
     # A portrait, which its photo cuts off below, stands on the lower border; three would crowd it.
     stands = [label == "person" and labels.count("person") < 3 for label in labels]
+    names = cutout_names(split if cutouts is None else cutouts)
     for _ in itertools.count() if scale is None else range(_TRIES):
-        canvas = _draw_background(background, recoloured, rng, size)
-        sprites = [_draw_object(label, split, rng, size, sizes, limit) for label in labels]
-        places = [_place(s, low, rng, size) for s, low in zip(sprites, stands, strict=True)]
-        solid = np.stack([_solid(s, at, size) for s, at in zip(sprites, places, strict=True)])
+        state = dict(rng.bit_generator.state)
+        bare = _draw_background(background, recoloured, rng, size)
+        sprites = [draw_object(names[label], split, rng, size, sizes, limit) for label in labels]
+        places = [place(s, low, rng, size) for s, low in zip(sprites, stands, strict=True)]
+        objects = tuple(zip(sprites, places, strict=True))
         # The areas of the whole objects, including what the image's border cuts off.
         areas = np.array([(np.asarray(s.getchannel("A")) >= 128).sum() for s in sprites])
-        covered = np.cumsum(solid[::-1], axis=0)[::-1] - solid  # by objects pasted later
-        masks = solid & (covered == 0)
-        if np.all(masks.sum((1, 2)) >= 0.8 * areas):
+        if np.all(_visible(objects, size).sum((1, 2)) >= 0.8 * areas):
             break
         if scale is None:  # crowded: draw smaller objects
             sizes = (sizes[0] * 0.98, sizes[1] * 0.98)
@@ -276,10 +257,7 @@ def scene(
             f"expected scale at which {', '.join(labels)} fit into {size} × {size} pixels, got {scale}: "
             "choose another range, fewer objects or a larger size"
         )
-    for sprite, at in zip(sprites, places, strict=True):
-        _paste(canvas, sprite, at)
-    boxes = np.array([Image.fromarray(mask.astype(np.uint8)).getbbox() for mask in masks], dtype=int)
-    return Scene(canvas, labels, masks, boxes, background, seed, split)
+    return _render(_Layout(objects, bare, state), labels, background, seed, split)
 
 
 def dual_class_scenes(count: int, size: int = 256, step: int = 1) -> Sequence[Scene]:
