@@ -1,6 +1,7 @@
 """How good a map is: against ground truth, and by the network's response to it. Functions over batches."""
 
 from gmcam.metrics.curves import Curves, blurred, curves, pixel_ranks
+from gmcam.metrics.effects import FILLS, Effects, effect_map, effects, fidelity, filled, inside_error
 from gmcam.metrics.localisation import dice, iou, points_inside, salient_area, share_inside
 from gmcam.metrics.sanity import Stage, layers_from_logits, randomised, sanity_check
 from gmcam.metrics.zones import ZONES, drop, increase, zones
@@ -16,10 +17,13 @@ METRICS = {
     "iou": ("IoU", "↑"),
     "inside": ("Share inside", "↑"),
     "trace": ("Trace in other objects", "↓"),
+    "fidelity": ("Fidelity to the effect map", "↑"),
+    "inside_error": ("Share inside less the effect's", "→ 0"),
     "insertion": ("Insertion, area", "↑"),
     "deletion": ("Deletion, area", "↓"),
 }
 
-__all__ = ["METRICS", "ZONES", "Curves", "Stage", "blurred", "curves", "dice", "drop", "increase", "iou"]
+__all__ = ["FILLS", "METRICS", "ZONES", "Curves", "Effects", "Stage", "blurred", "curves", "dice", "drop"]
+__all__ += ["effect_map", "effects", "fidelity", "filled", "increase", "inside_error", "iou"]
 __all__ += ["layers_from_logits", "pixel_ranks", "points_inside", "randomised", "salient_area"]
 __all__ += ["sanity_check", "share_inside", "zones"]
