@@ -22,6 +22,8 @@ from gmcam.registry import find_method, require_counts
 
 Groups = Mapping[str, tuple[int, ...]]  # class of a dataset → the network's classes that stand for it
 MEANS = ("micro", "class")
+THRESHOLDS = range(5, 100, 5)  # of Dice, in percent of a map's maximum
+DICE_AT = [f"dice_{percent:02}" for percent in THRESHOLDS]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Case:
     """An image and a class in it, as the network receives them; what the dataset does not have is empty.
     ``indices``: the network's classes that stand for it. ``inputs`` (3, H, W). ``mask``, ``others``,
     ``counts`` (h, w) bool: pixels of the class, of others alone, not void; maps get their size. ``boxes``
-    (k, 4)."""
+    (k, 4). ``without`` (3, H, W): the image without the class's objects, where the dataset has it."""
 
     image: str
     label: str
@@ -72,6 +74,7 @@ class Case:
     others: Tensor
     counts: Tensor
     boxes: Tensor
+    without: Tensor | None = None
 
 
 def fitted(network: Network, fit: str) -> Network:
@@ -103,23 +106,30 @@ def cases_of(record: Record, preprocess: Preprocessing, groups: Groups) -> list[
         others = torch.stack([empty, *(masks[name] for name in masks if name != label)]).any(0) & ~mask
         ignored = truth.boxes is None or (truth.difficult is not None and truth.difficult.all())
         boxes = preprocess.place_boxes(no_boxes if ignored else truth.boxes, record.image.size)  # type: ignore
-        cases.append(Case(record.name, label, groups[label], inputs, mask, others, counts, boxes))
+        without = None if truth.without is None else preprocess(truth.without)
+        cases.append(Case(record.name, label, groups[label], inputs, mask, others, counts, boxes, without))
     return cases
 
 
 def measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[dict[str, Any]]:
-    """One row per case and method, in this order. ``network``: with the cases' groups, see ``grouped``. Dice,
-    IoU and share inside are NaN without pixels of the class, the trace without others; of an empty map, 0."""
+    """One row per case and method, in this order. ``network``: with the cases' groups, see ``grouped``. Where
+    a metric is undefined it is NaN: Dice, IoU and share inside without pixels of the class, the trace without
+    others, both shares of an empty map (whose Dice is 0), fidelity without an image without the object."""
     inputs = network.prepare(torch.stack([case.inputs for case in cases]))
     targets = torch.tensor([_target(network, case) for case in cases], device=inputs.device)
     methods, layer, sigma = choices.methods, choices.layer, choices.sigma
     results, measured = compare(network, inputs, targets, methods=methods, layer=layer, sigma=sigma), []
+    effect_maps = _effect_maps(network, inputs, targets, cases, layer)
     for result in results:
         nothing = torch.full_like(result.score, torch.nan)  # where the output has no probabilities
         before = (nothing if result.probability is None else result.probability).float()
         rank = nothing if result.rank is None else result.rank
         values = {"probability": before, "rank": rank, "score": result.score, "empty": result.empty}
         values |= _localisation(result.maps, cases, choices)
+        if effect_maps is not None:
+            values["fidelity"] = metrics.fidelity(result.raw, effect_maps)
+            masks = torch.stack([case.mask for case in cases]).to(inputs.device)
+            values["inside_error"] = metrics.inside_error(result.raw, effect_maps, masks)
         if choices.zone is not None:
             zones = metrics.zones(inputs, result.maps, choices.zone, choices.threshold)
             for name, images in zip(("salience", "context"), zones, strict=True):
@@ -147,6 +157,20 @@ def _target(network: Network, case: Case) -> int:
     return index
 
 
+def _effect_maps(
+    network: Network, inputs: Tensor, targets: Tensor, cases: Sequence[Case], layer: str | None
+) -> Tensor | None:
+    """The effect map of each case's own objects on its class; NaN where the image without them is unknown."""
+    known = [i for i, case in enumerate(cases) if case.without is not None]
+    if not known:
+        return None
+    without = network.prepare(torch.stack([w for case in cases if (w := case.without) is not None]))
+    maps = metrics.effect_map(network, inputs[known], without, targets[known], layer)
+    return maps.new_full((len(cases), *maps.shape[1:]), torch.nan).index_copy(
+        0, torch.tensor(known).to(maps.device), maps
+    )
+
+
 def _localisation(maps: Tensor, cases: Sequence[Case], choices: Choices) -> dict[str, Tensor]:
     stacks = [torch.stack([getattr(case, name) for case in cases]) for name in ("mask", "others", "counts")]
     masks, others, counts = (stack.to(maps.device) for stack in stacks)
@@ -155,9 +179,11 @@ def _localisation(maps: Tensor, cases: Sequence[Case], choices: Choices) -> dict
     values = {
         "dice": metrics.dice(maps, masks, counts, choices.threshold),
         "iou": metrics.iou(maps, masks, counts, choices.threshold),
-        "inside": metrics.share_inside(maps, masks, counts).nan_to_num(),
-        "trace": metrics.share_inside(maps, others, counts).nan_to_num(),
+        "inside": metrics.share_inside(maps, masks, counts),
+        "trace": metrics.share_inside(maps, others, counts),
     }
+    for name, percent in zip(DICE_AT, THRESHOLDS, strict=True):
+        values[name] = metrics.dice(maps, masks, counts, percent / 100)
     for name in values:
         area = (others if name == "trace" else masks) & counts
         values[name] = values[name].masked_fill(~area.flatten(1).any(1), torch.nan)

@@ -17,7 +17,7 @@ import torch
 
 from gmcam._extras import require
 from gmcam.datasets import Dataset
-from gmcam.evaluate.measuring import Choices, Groups
+from gmcam.evaluate.measuring import DICE_AT, Choices, Groups
 from gmcam.files import UNFINISHED, written_whole
 from gmcam.methods import METHODS
 from gmcam.metrics import METRICS
@@ -26,7 +26,8 @@ from gmcam.network import Network
 # Name → Arrow type. A row per image, class and method, with the status "measured"; or one per image, with the
 # status "unreadable", "no class" (of the network's) or "failed", and the error.
 COLUMNS = dict.fromkeys(("image", "label", "method", "status", "error"), "string")
-COLUMNS |= {"empty": "bool_"} | dict.fromkeys(("probability", "rank", "score", *METRICS), "float64")
+COLUMNS |= {"empty": "bool_"}
+COLUMNS |= dict.fromkeys(("probability", "rank", "score", *METRICS, *DICE_AT), "float64")
 _BLOCK = "records/block-{:06d}.parquet"
 _PACKAGES = ("gmcam", "torch", "torchvision", "numpy", "scipy", "pillow", "pycocotools", "captum", "zennit")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gmcam._extras import require
-from gmcam.evaluate.bootstrap import bootstrap_means, interval
-from gmcam.evaluate.measuring import MEANS
+from gmcam.evaluate.bootstrap import bootstrap_means, bootstrap_weights, draws, holm, interval
+from gmcam.evaluate.measuring import DICE_AT, MEANS
 from gmcam.evaluate.runs import Run
 from gmcam.methods import METHODS
 from gmcam.metrics import METRICS
@@ -19,42 +19,111 @@ from gmcam.metrics import METRICS
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-COLUMNS = ["method", "metric", "value", "low", "high", "count"]
+COLUMNS = ["method", "metric", "value", "low", "high", "count", "units"]
 KEYS = ["image", "label", "method"]  # identify a row of the records
 _ESCAPED = {"\\": r"\textbackslash ", "~": r"\textasciitilde ", "^": r"\textasciicircum "}
 _LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"} | _ESCAPED)
 
 
-def summary(records: Run | DataFrame, mean: str | None = None, metrics: Iterable[str] = ()) -> DataFrame:
-    """One row per method and metric: ``value``, ``low`` and ``high`` (95 % interval), ``count``.
+def summary(
+    records: Run | DataFrame,
+    mean: str | None = None,
+    metrics: Iterable[str] = (),
+    clusters: str | None = "label",
+) -> DataFrame:
+    """One row per method and metric: ``value``, ``low`` and ``high`` (95 % interval), ``count``, ``units``.
     ``records``: a run, or a frame with ``image``, ``label``, ``method`` and metrics. ``mean``: "micro" or
     "class", as in ``Choices``; by default the run's, or "micro". ``metrics``: columns; those of ``METRICS``
-    by default. ``count``: pairs with a value; metrics without any are left out. ``ValueError`` for another
-    mean and a missing column."""
-    frame, mean, names = _read(records, mean, metrics)
-    rows: list[tuple[object, ...]] = []
-    for method, part in frame.groupby("method", sort=False):
-        groups = [part] if mean == "micro" else [group for _, group in part.groupby("label")]
-        means = np.stack([bootstrap_means(list(g["image"]), g[names].to_numpy(float)) for g in groups])
-        known = (~np.isnan(means)).sum(0)  # a replicate may have no image of a class
-        total = np.nansum(means, 0) / np.where(known > 0, known, np.nan)
-        columns = zip(names, total[0], *interval(total), part[names].count(), strict=True)
-        rows += [(method, *column) for column in columns if column[-1]]
+    by default. ``clusters``: the column whose values the bootstrap draws, crossed with the images: an image
+    weighs its own weight times that of each of its clusters. Under ten clusters, read an interval as rough;
+    of one there is none (NaN). None: over images alone, which is too narrow for a sentence about classes.
+    ``count``: pairs with a value; ``units``: clusters with one, or images. Metrics without any are left out.
+    ``ValueError`` for another mean and a missing column."""
+    frame, mean, names = _read(records, mean, metrics, clusters)
+    rows = [(*key, *part[:-1]) for key, part in _bootstrapped(frame, mean, names, clusters).items()]
     return require("pandas", "evaluate").DataFrame(rows, columns=COLUMNS)
 
 
 def differences(
-    records: Run | DataFrame, reference: str, mean: str | None = None, metrics: Iterable[str] = ()
+    records: Run | DataFrame,
+    reference: str,
+    mean: str | None = None,
+    metrics: Iterable[str] = (),
+    clusters: str | None = "label",
 ) -> DataFrame:
     """Each other method minus ``reference``, over the pairs of image and class in which both have a value;
-    arguments, columns and errors as ``summary``."""
-    frame, mean, names = _read(records, mean, metrics)
+    arguments, columns and errors as ``summary``. ``p``: two-sided, of Student's t with units − 1 degrees of
+    freedom for the value over the bootstrap's standard error, adjusted by ``holm`` for all rows."""
+    frame, mean, names = _read(records, mean, metrics, clusters)
     if reference not in (methods := list(frame["method"].dropna().unique())):
         raise ValueError(f"expected a method among {', '.join(methods)}, got {reference!r}: choose one")
     frame = frame.set_index(["image", "label"]).astype(dict.fromkeys(names, float))
     base, others = frame[frame["method"] == reference], frame[frame["method"] != reference]
-    paired = others[names] - base[names].reindex(others.index)
-    return summary(others.assign(**paired).reset_index(), mean, names)
+    paired = others.assign(**(others[names] - base[names].reindex(others.index))).reset_index()
+    parts = _bootstrapped(paired, mean, names, clusters)
+    result = require("pandas", "evaluate").DataFrame(
+        [(*k, *v[:-1]) for k, v in parts.items()], columns=COLUMNS
+    )
+    errors = np.array([part[-1] for part in parts.values()], float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(result["value"] == 0, 0, result["value"].abs() / errors).astype(float)
+    p = 2 * require("scipy.stats", "evaluate").t.sf(t, result["units"].to_numpy(float) - 1)
+    return result.assign(p=holm(np.where(result["low"].isna(), np.nan, p)))
+
+
+def _bootstrapped(
+    frame: DataFrame, mean: str, names: list[str], clusters: str | None
+) -> dict[tuple[str, str], tuple[float, ...]]:
+    """Method and metric → value, low, high, count, units, standard error."""
+    frame = frame.dropna(subset="method")
+    if frame.empty:
+        return {}
+    members = frame.groupby("image", sort=False)[clusters or "label"].unique()
+    weights = bootstrap_weights(list(members.index), list(members) if clusters else None)
+    drawn = draws(frame["label"]) if clusters == "label" else {}
+    found: dict[tuple[str, str], tuple[float, ...]] = {}
+    for method, part in frame.groupby("method", sort=False):
+        values, columns = part[names].to_numpy(float), weights[:, members.index.get_indexer(part["image"])]
+        if mean == "micro":
+            means = bootstrap_means(columns, values)
+        else:  # a class drawn twice counts twice
+            totals, counts = np.zeros((2, len(weights), len(names)))
+            for label, indices in part.groupby("label").indices.items():
+                of_class = bootstrap_means(columns[:, indices], values[indices])
+                share = drawn.get(label, np.ones(len(weights)))[:, None]
+                totals += share * np.nan_to_num(of_class)
+                counts += share * ~np.isnan(of_class)
+            means = totals / np.where(counts > 0, counts, np.nan)
+        units = part.groupby(clusters or "image")[names].count().gt(0).sum()
+        low, high = np.where(units > 1, interval(means), np.nan)
+        errors = np.nanstd(np.where(np.isnan(low), 0, means[1:]), 0)
+        rows = zip(means[0], low, high, part[names].count(), units, errors, strict=True)
+        found |= {(method, name): row for name, row in zip(names, rows, strict=True) if row[3]}
+    return found
+
+
+def recognised(records: Run | DataFrame) -> DataFrame:
+    """The rows whose class the network recognises: its probability is at least 0.2, or among the five
+    highest. A map of a class that the network does not see explains little, and the zones' metrics measure
+    the probability there."""
+    frame = records.records() if isinstance(records, Run) else records
+    return frame[(frame["probability"] >= 0.2) | (frame["rank"] <= 5)]
+
+
+def at_best_threshold(records: Run | DataFrame) -> DataFrame:
+    """The records with the columns ``Dice, best threshold ↑`` and ``IoU, best threshold ↑``.
+    A class is measured at the threshold with the method's highest mean Dice over all other classes, so that
+    none chooses its own. NaN where there is one class only."""
+    frame = (records.records() if isinstance(records, Run) else records).reset_index(drop=True)
+    dice = frame[DICE_AT].to_numpy(float)
+    best = np.full(len(frame), np.nan)
+    for _, of_method in frame.groupby("method").indices.items():
+        labels = frame["label"].to_numpy()[of_method]
+        for label in np.unique(labels):
+            own, others = of_method[labels == label], dice[of_method[labels != label]]
+            if (~np.isnan(others)).any():
+                best[own] = dice[own, np.nanmean(others, 0).argmax()]
+    return frame.assign(**{"Dice, best threshold ↑": best, "IoU, best threshold ↑": best / (2 - best)})
 
 
 def status(run: Run) -> dict[str, int]:
@@ -64,9 +133,14 @@ def status(run: Run) -> dict[str, int]:
 
 
 def table(rows: DataFrame, signed: bool = False) -> DataFrame:
-    """``summary`` or ``differences`` for reading, a line per method; ``signed``: a plus if positive."""
-    text = "{0:+.3f} [{1:+.3f}, {2:+.3f}]" if signed else "{0:.3f} [{1:.3f}, {2:.3f}]"
-    cells = [text.format(row.value, row.low, row.high).replace("-", "−") for row in rows.itertuples()]
+    """``summary`` or ``differences`` for reading, a line per method; ``signed``: a plus if positive. A star:
+    p below 0.05 after Holm's adjustment. Without an interval, the value alone."""
+    text, sign = "{0:{3}.3f} [{1:{3}.3f}, {2:{3}.3f}]{4}", "+" if signed else "-"
+    cells = []
+    for row in rows.itertuples():
+        form = "{0:{3}.3f}" if np.isnan(row.low) else text
+        star = "*" if getattr(row, "p", 1) < 0.05 else ""
+        cells.append(form.format(row.value, row.low, row.high, sign, star).replace("-", "−"))
     wide = rows.assign(text=cells).pivot(index="method", columns="metric", values="text").fillna("")
     wide = wide.loc[list(dict.fromkeys(rows["method"])), in_order(rows["metric"])]
     wide.index = [METHODS[name].title if name in METHODS else name for name in wide.index]
@@ -75,26 +149,21 @@ def table(rows: DataFrame, signed: bool = False) -> DataFrame:
 
 
 def write_tables(run: Run) -> Path:
-    """Write the summary, and differences from GMCAM or the first method, as CSV, Markdown and LaTeX."""
+    """Write the summary, and differences from GMCAM or the first method, as CSV, Markdown and LaTeX: of all
+    targets, and of those that are ``recognised``."""
     folder, methods = run.folder / "tables", run.description["arguments"]["methods"]
     reference = "gmcam" if "gmcam" in methods else methods[0]
-    frames = {"summary": summary(run), f"differences-from-{reference}": differences(run, reference)}
     folder.mkdir(exist_ok=True)
-    for name, rows in frames.items():
-        if len(rows):
-            rows.to_csv(folder / f"{name}.csv", index=False)
-            wide = table(rows, signed=name != "summary")
-            (folder / f"{name}.md").write_text(as_markdown(wide), "utf-8")
-            (folder / f"{name}.tex").write_text(as_latex(wide), "utf-8")
-    return folder
-
-
-def write_figures(run: Run) -> Path:
-    """Draw ``figures/summary.png``, every metric with its intervals; return the folder. Needs matplotlib."""
-    from gmcam.evaluate.charts import intervals
-
-    (folder := run.folder / "figures").mkdir(exist_ok=True)
-    intervals(summary(run)).savefig(folder / "summary.png", format="png", bbox_inches="tight")
+    mean = run.description["arguments"]["mean"]
+    for suffix, records in (("", run.records()), ("-recognised", recognised(run))):
+        if len(records):
+            compared = differences(records, reference, mean)
+            frames = {"summary": summary(records, mean), f"differences-from-{reference}": compared}
+            for name, rows in ((name, rows) for name, rows in frames.items() if len(rows)):
+                wide, stem = table(rows, signed=name != "summary"), folder / (name + suffix)
+                rows.to_csv(f"{stem}.csv", index=False)
+                Path(f"{stem}.md").write_text(as_markdown(wide), "utf-8")
+                Path(f"{stem}.tex").write_text(as_latex(wide), "utf-8")
     return folder
 
 
@@ -119,14 +188,16 @@ def in_order(metrics: Iterable[str]) -> list[str]:
     return [*(name for name in METRICS if name in names), *(name for name in names if name not in METRICS)]
 
 
-def _read(frame: Run | DataFrame, mean: str | None, names: Iterable[str]) -> tuple[DataFrame, str, list[str]]:
+def _read(
+    frame: Run | DataFrame, mean: str | None, names: Iterable[str], clusters: str | None
+) -> tuple[DataFrame, str, list[str]]:
     if isinstance(frame, Run):
         mean, frame = mean or frame.description["arguments"]["mean"], frame.records()
     if (mean := mean or "micro") not in MEANS:
         raise ValueError(f"expected mean to be {' or '.join(MEANS)}, got {mean!r}: choose one")
     known = list(frame.select_dtypes(["number", "bool"]).columns)
     names = in_order(names) or [name for name in METRICS if name in known]
-    for name in (*KEYS, *names):
-        if name not in (frame.columns if name in KEYS else known):
+    for name in (*KEYS, *([clusters] if clusters else []), *names):
+        if name not in (known if name in names else frame.columns):
             raise ValueError(f"expected a column {name!r} in the records, got {', '.join(known)}: add it")
     return frame, mean, names

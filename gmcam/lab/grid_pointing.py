@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -69,24 +68,3 @@ def play(
                 rows.append((tuple(labels), labels[cell], result.method, cell, *values))
     names = ["members", "label", "method", "cell", "inside", "pointing", "recognised"]
     return require("pandas", "evaluate").DataFrame(rows, columns=names)
-
-
-def crossed_means(
-    members: Sequence[Sequence[str]], values: np.ndarray, replicates: int = 2000, seed: int = 0
-) -> np.ndarray:
-    """The mean of each column, then of each bootstrap replicate: (1 + replicates, columns).
-
-    ``members`` (n): the labels in each row's mosaic. ``values`` (n, columns). A replicate draws the labels
-    with replacement; a row weighs the product of how often its members were drawn, so that all targets of a
-    mosaic weigh the same, and a map that ignores the class scores 1/n in every replicate. NaN for a replicate
-    in which no mosaic has all its members.
-    """
-    labels = sorted({label for row in members for label in row})
-    inside = np.array([[label in row for label in labels] for row in members])
-    counts = np.random.default_rng(seed).multinomial(
-        len(labels), np.full(len(labels), 1 / len(labels)), replicates
-    )
-    drawn = np.concatenate([np.ones((1, len(labels)), int), counts])
-    weights = np.where(inside, drawn[:, None], 1).prod(2).astype(float)  # (1 + replicates, n)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(weights @ values / weights.sum(1, keepdims=True))

@@ -26,8 +26,8 @@ def localise(
     """Explain the first object of each two-object scene, and measure the map on the scene's pixels.
 
     One entry per scene: ``inside``, the share of the map in the target object; ``trace``, its share in the
-    other object; ``points``, whether the maximum is in the target's box. An empty map counts as 0 inside, 0
-    trace and a miss. Scenes are square and of one size. Raises ``ValueError`` for scenes that do not have two
+    other object; ``points``, whether the maximum is in the target's box. The shares of an empty map are NaN,
+    and it is a miss. Scenes are square and of one size. Raises ``ValueError`` for scenes that do not have two
     objects.
 
     >>> from gmcam.lab import localise

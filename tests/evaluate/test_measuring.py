@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import gmcam
@@ -56,6 +57,22 @@ def test_the_perfect_map_scores_one(colour_network, squares_dataset):
     assert [row[name] for name in ("dice", "iou", "inside", "trace", "pointing")] == [1, 1, 1, 0, 1]
 
 
+def test_a_case_with_an_image_without_the_object_has_a_fidelity(colour_network, squares_dataset):
+    record = squares_dataset(1).read(0)
+    red, green = record.truths
+    pixels = np.asarray(record.image).copy()
+    pixels[red.mask] = 0
+    known = dataclasses.replace(red, without=Image.fromarray(pixels))
+    [red_row, blob, *greens] = rows_of(
+        colour_network, Record("p", record.image, (known, green)), methods=("grad_cam", "centred_blob")
+    )
+    # The effect of red lies in red's pixels, and so does its map.
+    assert (red_row["fidelity"], red_row["inside_error"]) == pytest.approx((1, 0), abs=1e-5)
+    assert blob["fidelity"] < 0.5 and blob["inside_error"] < -0.5
+    assert all(np.isnan(row[name]) for row in greens for name in ("fidelity", "inside_error"))
+    assert "fidelity" not in rows_of(colour_network, record)[0]
+
+
 def test_a_group_is_one_class(colour_network, squares_dataset):
     record = squares_dataset(1).read(0)  # red is larger than green
     groups = {"red": (2, 0), "green": (1,)}
@@ -89,7 +106,7 @@ def test_void_pixels_difficult_boxes_and_other_objects(colour_network, squares_d
     row = rows_of(colour_network, Record("p", record.image, (hard, green), void))[0]
     assert np.isnan(row["pointing"])  # every object is difficult
     assert all(np.isnan(row[name]) for name in ("dice", "iou", "inside"))  # nothing of red counts
-    assert row["trace"] == 0  # green does, and no part of the map is on it
+    assert np.isnan(row["trace"])  # green counts, but the map is zero where pixels count
     two = np.concatenate([red.boxes, [[0, 0, 1, 1]]])
     both = dataclasses.replace(red, boxes=two, difficult=np.array([True, False]))
     assert rows_of(colour_network, Record("p", record.image, (both, green)))[0]["pointing"] == 1

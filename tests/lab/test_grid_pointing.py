@@ -9,8 +9,8 @@ import torch
 import gmcam
 from gmcam import Preprocessing
 from gmcam.datasets import Record, Truth
-from gmcam.evaluate import interval
-from gmcam.lab import crossed_means, grid_pointing, mosaic, photo, play
+from gmcam.evaluate import bootstrap_means, bootstrap_weights
+from gmcam.lab import grid_pointing, mosaic, photo, play
 
 WHOLE = Preprocessing(resize=16, crop=16, squash=True)
 
@@ -96,20 +96,6 @@ def test_a_game_has_a_row_for_each_mosaic_target_and_method(game):
 
 def test_a_map_that_ignores_the_class_scores_chance_in_every_replicate(game):
     rows = game[2].query("method == 'centred_blob'")
-    means = crossed_means(list(rows["members"]), rows[["inside", "pointing"]].to_numpy(float), 50)
+    weights = bootstrap_weights(clusters=list(rows["members"]), replicates=50)
+    means = bootstrap_means(weights, rows[["inside", "pointing"]].to_numpy(float))
     assert means[~np.isnan(means)] == pytest.approx(0.5, abs=1e-6)
-
-
-def test_a_row_weighs_the_product_of_its_members():
-    members, values = [("a", "b"), ("b", "c"), ("a", "b")], np.array([[1.0], [4.0], [1.0]])
-    means = crossed_means(members, values, replicates=4000)
-    assert means[0, 0] == 2
-    counts = np.random.default_rng(0).multinomial(3, [1 / 3] * 3, 4000)
-    ab, bc = counts[:, 0] * counts[:, 1], counts[:, 1] * counts[:, 2]
-    with np.errstate(invalid="ignore"):
-        expected = (2 * ab + 4 * bc) / (2 * ab + bc)
-    assert means[1:, 0] == pytest.approx(expected, nan_ok=True)
-    assert np.isnan(means[1:, 0]).mean() == pytest.approx(
-        (counts[:, 1] * (counts[:, 0] + counts[:, 2]) == 0).mean()
-    )
-    assert np.isnan(interval(means)[0][0])  # too many replicates without a mosaic

@@ -6,8 +6,7 @@ from matplotlib.colors import same_color, to_rgb
 from PIL import Image
 
 from gmcam import Network, Preprocessing, explain
-from gmcam.evaluate.charts import intervals
-from gmcam.lab import coloured, dots, feature_sheet, greyed, lines, pipeline
+from gmcam.lab import coloured, dots, feature_sheet, greyed, intervals, lines, pipeline
 from gmcam.lab.pictures import LINE_COLOURS
 from gmcam.metrics import METRICS
 from gmcam.show import overlay
