@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,12 +21,7 @@ ARTICLE += ",score_cam,relevance_cam,gmcam"
 # Fields of gmcam.evaluate.Choices, which holds their defaults: name, type, placeholder, help.
 CHOICES: tuple[tuple[str, Callable[[str], Any], str, str], ...] = (
     ("layer", str, "L", "see 'gmcam layers'; default: the last map"),
-    (
-        "zone",
-        lambda name: None if name == "none" else name,
-        "Z",
-        "image times map (soft), its salient area (hard), or none",
-    ),
+    ("zone", lambda name: None if name == "none" else name, "Z", "image times map: soft, hard (area), none"),
     ("threshold", float, "T", "share of the maximum that counts as salient"),
     ("tolerance", float, "P", "of the pointing game, in pixels"),
     ("sigma", float, "S", "smoothing, in cells of the layer"),
@@ -118,7 +114,6 @@ def _evaluate(options: argparse.Namespace) -> None:
     network.module.to(device())
     run = gmcam.evaluate.evaluate(network, dataset, choices, options.out, workers=options.workers)
     if is_first():
-        gmcam.evaluate.write_figures(run)
         print(", ".join(f"{count} {name}" for name, count in gmcam.evaluate.status(run).items()))
         print(gmcam.evaluate.table(gmcam.evaluate.summary(run)).T.to_string())
         print(f"wrote {run.folder}")
@@ -175,13 +170,10 @@ def _network(options: argparse.Namespace) -> gmcam.Network:
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    try:
-        names = tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
-    except UnicodeDecodeError:
-        names = ()
-    if not names:
-        raise ValueError(f"expected class names in {path}, one per line, got none: write them in UTF-8")
-    return names
+    with suppress(UnicodeDecodeError):
+        if names := tuple(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines()))):
+            return names
+    raise ValueError(f"expected class names in {path}, one per line, got none: write them in UTF-8")
 
 
 def _prepare(network: gmcam.Network, given: dict[str, str]) -> None:
@@ -190,14 +182,12 @@ def _prepare(network: gmcam.Network, given: dict[str, str]) -> None:
     def numbers(key: str, kind: type, before: Sequence[float], least: float) -> Any:
         if key not in given:
             return before
-        try:
+        with suppress(ValueError):
             values = tuple(map(kind, given[key].split(",")))
-        except ValueError:
-            values = ()
-        if len(values) not in (1, len(before)) or min(values) < least:
-            fault = f"expected --{key} as {'one number' if key == 'size' else '1 or 3 numbers with commas'}"
-            raise ValueError(f"{fault}, got {given[key]}: see 'gmcam explain --help'")
-        return values * (len(before) // len(values))
+            if len(values) in (1, len(before)) and min(values) >= least:
+                return values * (len(before) // len(values))
+        form = "one number" if key == "size" else "1 or 3 numbers with commas"
+        raise ValueError(f"expected --{key} as {form}, got {given[key]}: see 'gmcam explain --help'")
 
     before, side = network.preprocess, network.input_shape[-1]
     if not isinstance(before, gmcam.Preprocessing):

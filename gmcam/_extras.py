@@ -13,8 +13,7 @@ _PACKAGES = {  # pip's names, where they differ
 def require(module: str, extra: str) -> ModuleType:
     """Import ``module``, a package or a part of one that ``pip install 'gmcam[extra]'`` installs.
 
-    Raises ``ImportError`` with that command if the package is not installed.
-    """
+    Raises ``ImportError`` with that command if the package is not installed."""
     package = module.partition(".")[0]
     try:
         importlib.import_module(package)

@@ -24,8 +24,7 @@ LOCK = RLock()
 def left_as_found(module: nn.Module) -> Iterator[None]:
     """Evaluation mode, frozen parameters and no compiled code inside; everything restored afterwards.
 
-    One thread at a time. Raises ``ValueError`` for a module created in inference mode, unless that is on.
-    """
+    One thread at a time. Raises ``ValueError`` for a module created in inference mode, unless that is on."""
     parts = list(module.modules())
     parameters = [p for part in parts for p in part._parameters.values() if p is not None]
     if not torch.is_inference_mode_enabled() and any(p.is_inference() for p in parameters):
@@ -48,6 +47,13 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(True)
             for part in training:
                 part.training = True
+
+
+@contextmanager
+def with_gradients(module: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Run ``module`` forward, or backward, with gradients if ``enabled``, ``left_as_found``."""
+    with torch.inference_mode(False), torch.set_grad_enabled(enabled), left_as_found(module):
+        yield
 
 
 @contextmanager
@@ -85,8 +91,7 @@ def in_fast_layout(run: Callable[[Tensor], _Output], inputs: Tensor) -> _Output:
     """``run`` on a copy of ``inputs``, which layers may overwrite; with channels last on a CPU in float32.
 
     That layout took 0.56 to 0.99 of the usual one's time in 14 of the 15 cases on the benchmarks page, and
-    1.13 for a single image on ResNet50. Where it fails, ``run`` starts again in the usual one.
-    """
+    1.13 for a single image on ResNet50. Where it fails, ``run`` starts again in the usual one."""
     if inputs.device.type == "cpu" and inputs.dtype == torch.float32 and inputs.ndim == 4:
         try:
             return run(inputs.clone(memory_format=torch.channels_last))
@@ -101,8 +106,7 @@ def hooked(module: nn.Module, hook: Callable[[Any, bool], Any]) -> Iterator[None
     """Call ``hook(output, in_place)`` after ``module`` and its other hooks; its result replaces the output.
 
     ``in_place``: the module wrote its output into an input, as ``nn.ReLU(inplace=True)`` does. An unchanged
-    input, as ``nn.Identity`` returns it, is copied: other users of the input do not use the output.
-    """
+    input, as ``nn.Identity`` returns it, is copied: other users of the input do not use the output."""
     versions: dict[int, int] = {}
 
     def before(_module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:

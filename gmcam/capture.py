@@ -3,15 +3,14 @@
 This is Equation 2, ``C_k(i, j) = ∂Y / ∂M_k(i, j)``. Parameters are frozen, the network runs forward, and the
 output of the first requested layer becomes a new leaf of the graph. So no graph exists before that layer, no
 gradient of a parameter is computed, and several layers cost one forward and one backward pass. Where the
-leaf would cut off some of the layer's influence, the graph starts at the input.
-"""
+leaf would cut off some of the layer's influence, the graph starts at the input."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,9 +28,9 @@ from gmcam._hooks import (
     first_tensor,
     hooked,
     in_fast_layout,
-    left_as_found,
     replace_tensor,
     tensors_in,
+    with_gradients,
 )
 from gmcam.chunks import is_out_of_memory
 from gmcam.outputs import Read, Resolved, Target, logits_of, scores_of
@@ -54,8 +53,7 @@ class Capture:
 
     ``logits`` (N, …): the first tensor in the network's output. ``scores`` (T,): what was differentiated.
     ``target``: (T,) class indices, or the function that gave the scores. ``maps`` and ``gradients``: by
-    layer, (T, K, h, w) each. Tensors may be expanded views; clone before writing.
-    """
+    layer, (T, K, h, w) each. Tensors may be expanded views; clone before writing."""
 
     logits: Tensor
     scores: Tensor
@@ -104,33 +102,30 @@ def capture(
     return Recording(module, inputs, layer, gradients, any_shape, skip_idle, extra).capture(target)
 
 
+@dataclass(eq=False)
 class Recording:
     """The forward pass of ``capture``, to be differentiated for one target after another.
 
     ``read``: from the network's output to its logits. ``arrange``: from a layer's output and its name to maps
-    (N, K, …), in place of ``any_shape``.
-    """
+    (N, K, …), in place of ``any_shape``."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        inputs: Tensor,
-        layer: Layer | Sequence[Layer],
-        gradients: bool = True,
-        any_shape: bool = False,
-        skip_idle: bool = False,
-        extra: Extra = (),
-        read: Read = logits_of,
-        arrange: Callable[[Tensor, str], Tensor] | None = None,
-    ) -> None:
-        requested: list[Any] = list(layer) if isinstance(layer, list | tuple) else [layer]
+    module: nn.Module
+    inputs: Tensor
+    layer: Layer | Sequence[Layer]
+    gradients: bool = True
+    any_shape: bool = False
+    skip_idle: bool = False
+    extra: Extra = ()
+    read: Read = logits_of
+    arrange: Callable[[Tensor, str], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        requested: list[Any] = [*self.layer] if isinstance(self.layer, list | tuple) else [self.layer]
         if not requested:
             raise ValueError("expected the name of a layer, got none: pass layer=, such as 'features.10'")
-        self.module, self.inputs = module, inputs.detach()
-        self.gradients, self.any_shape, self.skip_idle = gradients, any_shape, skip_idle
-        self.extra, self.read, self.arrange = extra, read, arrange
+        self.inputs = self.inputs.detach()
         self.with_input = INPUT in requested
-        self.layers = dict(find_layer(module, each) for each in requested if each != INPUT)
+        self.layers = dict(find_layer(self.module, each) for each in requested if each != INPUT)
         self.batched = True  # until a batched backward pass fails
         self.maps: dict[str, Tensor] = {}
         self._starts: dict[str, Tensor | GradientEdge] = {}  # where the graph starts
@@ -138,7 +133,7 @@ class Recording:
         # hook's store, a second tensor. There the graph starts at the input.
         self._uncut, self._related = set[str](), set[str]()
         for name, part in self.layers.items():
-            if gradients and any(p._forward_hooks or p._forward_pre_hooks for p in part.modules()):
+            if self.gradients and any(p._forward_hooks or p._forward_pre_hooks for p in part.modules()):
                 self._uncut.add(name)
         self.output = self._run()
         if self._related - self._uncut:
@@ -146,7 +141,7 @@ class Recording:
             self.output = self._run()
         in_order = [INPUT] * self.with_input + list(self.layers)
         for name in in_order:
-            if name not in self.maps and not skip_idle:
+            if name not in self.maps and not self.skip_idle:
                 raise ValueError(f"expected a layer of the forward pass, got {name!r}, which is not reached")
         self.maps = {name: self.maps[name] for name in in_order if name in self.maps}
 
@@ -163,7 +158,7 @@ class Recording:
             # A layer may overwrite its input, which autograd allows for a copy of the leaf only.
             return call(self.module, start.clone() if start.requires_grad else start, self.extra)
 
-        with self._network(), ExitStack() as stack:
+        with with_gradients(self.module, self.gradients), ExitStack() as stack:
             for name, layer in self.layers.items():
                 stack.enter_context(hooked(layer, partial(self._keep, name)))
             # So the output has a graph even if the stem runs under the network's own no_grad.
@@ -205,16 +200,9 @@ class Recording:
                 return output
             return replace_tensor(output, value, leaf.clone())
 
-    @contextmanager
-    def _network(self) -> Iterator[None]:
-        """The network in the state of a pass; in the backward pass, too, where gradient checkpointing runs
-        forward again."""
-        with torch.inference_mode(False), torch.set_grad_enabled(self.gradients), left_as_found(self.module):
-            yield
-
     def capture(self, target: Target, *, last: bool = True) -> Capture:
         """Equation 2 for ``target``. ``last``: the graph may be freed."""
-        with self._network():
+        with with_gradients(self.module, self.gradients):  # gradient checkpointing runs forward again
             scores, resolved = scores_of(self.output, target, len(self.inputs), self.read)
             gradients = self._gradients(scores, resolved, last) if self.gradients else {}
         named = {"scores of the target": scores}
@@ -266,15 +254,10 @@ class Recording:
         # Differentiate all logits: indexed scores would be taken one class at a time.
         logits = self.read(self.output)
         vectors = F.one_hot(classes, logits.shape[1]).to(logits.dtype).unsqueeze(1)
-
-        def backward(vectors: Tensor, batched: bool) -> Sequence[Tensor | None]:
-            return torch.autograd.grad(
-                logits, starts, vectors, retain_graph=True, is_grads_batched=batched, allow_unused=True
-            )
-
+        backward = partial(torch.autograd.grad, logits, starts, retain_graph=True, allow_unused=True)
         if self.batched:
             try:
-                return backward(vectors, True)
+                return backward(vectors, is_grads_batched=True)
             except Exception as error:  # vmap asserts, or raises what a user's own backward raises
                 if is_out_of_memory(error):
                     raise
@@ -284,7 +267,7 @@ class Recording:
                     f"own backward pass ({next(iter(str(error).splitlines()), type(error).__name__)})",
                     stacklevel=2,
                 )
-        rows = zip(*(backward(vector, False) for vector in vectors), strict=True)
+        rows = zip(*(backward(vector) for vector in vectors), strict=True)
         columns = [[value for value in column if value is not None] for column in rows]
         return [torch.stack(column) if column else None for column in columns]
 

@@ -17,8 +17,7 @@ def in_chunks(
 
     Several tensors are cut separately. A chunk that runs out of memory is halved, and no later chunk is
     longer. ``label``: of a progress bar on stderr after two seconds; without it there is none.
-    Raises ``ValueError`` for a size below 1, ``torch.OutOfMemoryError`` where one item is too much.
-    """
+    Raises ``ValueError`` for a size below 1, ``torch.OutOfMemoryError`` where one item is too much."""
     if size < 1:
         raise ValueError(f"expected a whole number from 1 on for chunk_size, got {size}: raise it")
     parts = [items] if isinstance(items, Tensor) else items
@@ -36,8 +35,7 @@ def in_chunks(
 def halving(run: Callable[[int], _Output], size: int) -> tuple[_Output, int]:
     """``run(size)``, with the size halved until it fits in memory; the output and that size.
 
-    Raises ``torch.OutOfMemoryError`` where even 1 does not fit.
-    """
+    Raises ``torch.OutOfMemoryError`` where even 1 does not fit."""
     while True:
         try:
             return run(size), size

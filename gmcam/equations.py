@@ -58,14 +58,11 @@ def class_map(M: Tensor, weights: Tensor) -> Tensor:
     """CAM: ``Σ_k w_k M_k``, not rectified; (N, K, h, w) and (N, K) or (K,) → (N, h, w).
 
     ``weights`` is the row of the class in the linear layer that follows global average pooling; in such a
-    network ``mean(class_map) + bias`` is the logit.
-    """
+    network ``mean(class_map) + bias`` is the logit."""
     _check_maps("M", M)
     if weights.shape not in (M.shape[:2], M.shape[1:2]):
-        raise ValueError(
-            f"weights of shape {tuple(weights.shape)} do not fit M of shape {tuple(M.shape)}: "
-            f"one weight per channel is {tuple(M.shape[:2])} or {tuple(M.shape[1:2])}"
-        )
+        fault = f"weights of shape {tuple(weights.shape)} do not fit M of shape {tuple(M.shape)}"
+        raise ValueError(f"{fault}: one weight per channel is {tuple(M.shape[:2])} or {tuple(M.shape[1:2])}")
     return torch.einsum("nk,nk...->n...", weights.expand(M.shape[:2]), M)
 
 
@@ -79,8 +76,7 @@ def hires_cam(M: Tensor, C: Tensor) -> Tensor:
     """HiResCAM: ``Σ_k C_k ⊙ M_k``, not rectified; two (N, K, h, w) → (N, h, w).
 
     Each cell is weighted by its gradient, where Grad-CAM weights it by the channel's mean gradient. Source:
-    Draelos and Carin, arXiv:2011.08891.
-    """
+    Draelos and Carin, arXiv:2011.08891."""
     _check_pair(M, C)
     return (C * M).sum(1)
 
@@ -94,8 +90,7 @@ def gmcam(M: Tensor, C: Tensor) -> Tensor:
     """Equation 6, guided aggregation: ``S = ReLU(Σ_k λ_k (GM ⊙ M_k))``; → (N, h, w).
 
     ``GM ≥ 0`` is the same for every channel, so ``S = GM ⊙ ReLU(Σ_k λ_k M_k)``: guidance map times Grad-CAM,
-    cell by cell. Computing it so avoids a stack of guided maps ``GM ⊙ M_k``; a test compares the sum.
-    """
+    cell by cell. Computing it so avoids a stack of guided maps ``GM ⊙ M_k``; a test compares the sum."""
     return guidance_map(M, C) * grad_cam(M, C)
 
 
@@ -114,7 +109,5 @@ def _check_maps(name: str, maps: Tensor) -> None:
 def _check_pair(M: Tensor, C: Tensor) -> None:
     _check_maps("M", M)
     if M.shape != C.shape:
-        raise ValueError(
-            f"M has shape {tuple(M.shape)} and C has shape {tuple(C.shape)}; "
-            "feature maps and gradient maps have the same shape"
-        )
+        fault = f"M has shape {tuple(M.shape)} and C has shape {tuple(C.shape)}"
+        raise ValueError(f"{fault}; feature maps and gradient maps have the same shape")

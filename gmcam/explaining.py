@@ -36,9 +36,8 @@ class Result:
     layers, the fused maps. ``empty`` (T,) bool: the raw map has no evidence for the target, so ``maps`` is
     zero. ``score`` (T,): what was explained, such as logits. ``probability`` (T,): of the target classes as
     ``Network.output`` says, and ``rank`` (T,), 1 for the most probable class; None if ``output`` is None or
-    the target a function. ``target``: (T,) indices or the
-    function. ``layer``: dotted path, ``<input>`` for none, with commas where fused. ``images``: N.
-    """
+    the target a function. ``target``: (T,) indices or the function. ``layer``: dotted path, ``<input>`` for
+    none, with commas where fused. ``images``: N."""
 
     maps: Tensor
     raw: Tensor
@@ -88,12 +87,11 @@ def explain(
     or a list of tensors without N. ``target``: a class name or index for all images; a list, one per image,
     or any number for a single image; a function from the network's own output to one scalar per image,
     perhaps with the images' indices as second parameter; a ``group`` of classes; None for each image's top
-    class. ``method``: a name
-    in ``METHODS``, in any spelling. ``layer``: a readable name ("14x14"), a dotted path or a module; None for
-    the last map before the network pools or flattens it. ``extra``: further inputs of the network, a tuple,
-    or a dict of keywords; tensors with N rows go with the images wherever a method makes new batches.
-    ``sigma``: smoothing in cells of the raw map, 0 for none. ``normalise``: as in ``gmcam.postprocess``.
-    ``options``: of the method, such as ``chunk_size``, ``steps``, ``seed``.
+    class. ``method``: a name in ``METHODS``, in any spelling. ``layer``: a readable name ("14x14"), a dotted
+    path or a module; None for the last map before the network pools or flattens it. ``extra``: further inputs
+    of the network, a tuple, or a dict of keywords; tensors with N rows go with the images wherever a method
+    makes new batches. ``sigma``: smoothing in cells of the raw map, 0 for none. ``normalise``: as in
+    ``gmcam.postprocess``. ``options``: of the method, such as ``chunk_size``, ``steps``, ``seed``.
 
     The network and the global random state are left as found. A caller's autocast does not apply; calls from
     several threads wait for each other. Raises ``ValueError`` for anything that does not fit.
@@ -108,7 +106,7 @@ def explain(
     torch.Size([2, 8, 8])
     """
     tasks = [(find_method(method), layer, options)]
-    return _explain(network, image, target, tasks, extra, sigma, normalise)[0]
+    return _explain(network, image, target, tasks, extra, sigma=sigma, normalise=normalise)[0]
 
 
 def compare(
@@ -140,7 +138,7 @@ def compare(
     tasks = [(entry := find_method(name), layer, by_name.get(entry.name, {})) for name in methods]
     if not by_name.keys() <= {entry.name for entry, *_ in tasks}:
         raise ValueError(f"expected options of {', '.join(methods)}, got {', '.join(by_name)}: drop the rest")
-    return _explain(network, image, target, tasks, extra, sigma, normalise)
+    return _explain(network, image, target, tasks, extra, sigma=sigma, normalise=normalise)
 
 
 def explain_layers(
@@ -175,7 +173,7 @@ def explain_layers(
     if fuse is not None and str(fuse) not in FUSE:
         raise ValueError(f"expected fuse to be one of {', '.join(FUSE)}, got {fuse!r}: choose one")
     tasks = [(entry, at, options) for at in layers]
-    results = _explain(network, image, target, tasks, extra, sigma, normalise)
+    results = _explain(network, image, target, tasks, extra, sigma=sigma, normalise=normalise)
     if fuse is None:
         return results
     fused = FUSE[fuse](torch.stack([result.maps for result in results]), 0)
@@ -185,15 +183,10 @@ def explain_layers(
 
 
 def _explain(
-    network: Explainable,
-    image: Images,
-    target: NamedTarget,
-    tasks: _Tasks,
-    extra: Any,
-    sigma: float,
-    normalise: str,
+    network: Explainable, image: Images, target: NamedTarget, tasks: _Tasks, extra: Any, **shaping: Any
 ) -> list[Result]:
-    """A result for each task. Tasks at layers share a pass; each of the others has its own."""
+    """A result for each task. Tasks at layers share a pass; each of the others has its own. ``shaping``: the
+    options of ``postprocess``."""
     network = as_network(network, image)
     inputs = network.prepare(image)
     network, indices = resolved(network, target)
@@ -216,7 +209,7 @@ def _explain(
             captured, raws, (probability, rank) = _one_pass(network, inputs, indices, part, layers, extra)
             for i, raw in zip(group, raws, strict=True):
                 raw = raw.float() if raw.dtype.itemsize < 4 else raw
-                maps, empty = postprocess(raw, network.size_of(inputs), sigma, normalise)
+                maps, empty = postprocess(raw, network.size_of(inputs), **shaping)
                 what = (captured.target, paths[i], tasks[i][0].name, len(inputs), network)
                 results[i] = Result(maps, raw, empty, captured.scores, probability, rank, *what)
     return [results[i] for i in range(len(tasks))]
@@ -266,11 +259,9 @@ def _one_pass(
     if isinstance(captured.target, Tensor):  # then logits are (N, classes)
         network.check_class_names(captured.logits.shape[1])
         if network.output is not None:
-            classes = captured.target
-            rows = torch.arange(len(classes)) if len(inputs) > 1 else torch.zeros_like(classes)
             with torch.no_grad():
-                all_classes = network.probabilities_of(recording.output)[rows]
-            probability = all_classes.gather(1, classes[:, None])
+                all_classes = network.probabilities_of(recording.output).expand(len(captured.target), -1)
+            probability = all_classes.gather(1, captured.target[:, None])
             return captured, raws, (probability[:, 0], 1 + (all_classes > probability).sum(1))
     return captured, raws, (None, None)
 

@@ -38,8 +38,7 @@ class Grouped(Network):
     """A network whose first classes are ``groups``; the classes in no group follow, each by itself.
 
     ``columns``: for each of its classes, the indices of that class in the network. ``ValueError`` as for
-    ``group``.
-    """
+    ``group``."""
 
     def __init__(self, network: Network, groups: Sequence[Group]) -> None:
         vars(self).update(vars(network))

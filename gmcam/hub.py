@@ -1,26 +1,33 @@
-"""What ``wrap`` and ``load`` read from models of timm and Hugging Face.
+"""What ``wrap`` and ``load`` read from models of timm and Hugging Face, and from image processors.
 
-Neither package is imported before a model of it is used, or the name of one.
-"""
+Neither package is imported before a model of it is used, or the name of one."""
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
+from itertools import product
 from math import floor
 from typing import Any, cast
 
+import numpy as np
 import torch
 from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gmcam._extras import require
 from gmcam._hooks import without_gradients
 from gmcam.preprocessing import Preprocessing
-from gmcam.processors import comes_from, measured
 from gmcam.reshape import Reshape, tokens
 
+Processor = Callable[[Image.Image], Tensor]
+SIZE = (512, 256)  # of the images that measure a processor: whole numbers of pixels per colour level
+TOLERANCE = 1 / 255  # mean difference in colour, because libraries round differently
 # In Hugging Face's models: the parameters that stand before the patches; fields of several resolutions.
 PREFIXES = ("cls_token", "class_embedding", "distillation_token", "register_tokens")
 HIERARCHICAL = ("depths", "hidden_sizes")
@@ -53,8 +60,7 @@ def settings(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """``module`` as a classifier of images, and the arguments of ``Network`` that its library knows.
 
-    ``shape``: (C, H, W) of what the processor returns, if there is one.
-    """
+    ``shape``: (C, H, W) of what the processor returns, if there is one."""
     if comes_from(module, "transformers"):  # first, because it also wraps models of timm
         return _hugging_face(module, processor, classes, shape)
     if comes_from(module, "torchvision") and type(module).__name__ == "VisionTransformer":
@@ -77,7 +83,7 @@ def _timm(module: Any) -> dict[str, Any]:
         if channels == 3 and shape[1] == shape[2] and config["crop_mode"] == "center":
             resize, filtering = floor(shape[1] / config["crop_pct"]), config["interpolation"].upper()
             colours = tuple(config["mean"]), tuple(config["std"])
-            known["preprocess"] = Preprocessing(resize, shape[1], *colours, Image.Resampling[filtering])
+            known["preprocess"] = Preprocessing(resize, shape[1], *colours, Resampling[filtering])
         elif channels == 3:
             known["preprocess"], _ = measured(data.create_transform(**config))
         if module.num_classes == 1000:
@@ -126,8 +132,7 @@ def _convolutions(module: nn.Module) -> int:
 class ImageTextSimilarity(nn.Module):
     """A classifier from a CLIP: one logit per text, the scaled cosine similarity of image and text.
 
-    ``texts``: encoded once by ``processor``. The layers keep their names in ``model``.
-    """
+    ``texts``: encoded once by ``processor``. The layers keep their names in ``model``."""
 
     def __init__(
         self, model: Any, processor: Any, texts: Sequence[str] | None, shape: tuple[int, ...]
@@ -154,3 +159,80 @@ class ImageTextSimilarity(nn.Module):
     def forward(self, pixel_values: Tensor) -> Tensor:
         features = self.visual_projection(self.vision_model(pixel_values).pooler_output)
         return F.normalize(features, dim=-1) @ self.texts.T * self.scale + self.bias
+
+
+@dataclass(frozen=True)
+class Processed(Preprocessing):
+    """The ``processor`` of another library, with the geometry that places masks and boxes to the pixel or so.
+
+    ``squashes``: its own ``squash``. A copy with another one does without the processor."""
+
+    processor: Any = field(default=None, repr=False)
+    squashes: bool | int = False
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        if self.squash != self.squashes:
+            return super().__call__(image)
+        return cast(Tensor, self.processor(image))
+
+
+def preprocessing_of(processor: Any) -> tuple[Processor | None, tuple[int, ...] | None]:
+    """What turns an image into (3, H, W) for ``wrap``'s ``processor``, and its shape; None where unknown."""
+    if processor is None:
+        return None, None
+    if hasattr(processor, "resize_size") and hasattr(processor, "crop_size"):  # torchvision's presets
+        sizes = processor.resize_size[0], processor.crop_size[0]
+        colours = tuple(processor.mean), tuple(processor.std)
+        processor = Preprocessing(*sizes, *colours, Resampling[processor.interpolation.name])
+    if isinstance(processor, Preprocessing):
+        return processor, (3, processor.crop, processor.crop)
+    if comes_from(processor, "transformers"):
+        processor = partial(pixel_values, getattr(processor, "image_processor", processor))
+    return measured(processor)
+
+
+def comes_from(thing: object, package: str) -> bool:
+    """Whether the class of ``thing``, or one that it inherits from, is defined in ``package``."""
+    return any(kind.__module__.partition(".")[0] == package for kind in type(thing).__mro__)
+
+
+def pixel_values(processor: Any, image: Image.Image) -> Tensor:
+    """(3, H, W) from an image processor of Hugging Face."""
+    return cast(Tensor, processor(images=image, return_tensors="pt")["pixel_values"][0])
+
+
+def measured(processor: Processor) -> tuple[Processor, tuple[int, ...] | None]:
+    """``processor`` as a ``Processed`` if it resizes, crops and normalises, else itself; and its shape.
+
+    Measured on four images: the shape is None where the processor fails on them."""
+    shape = None
+    with suppress(Exception):  # whatever another library raises
+        black, white = (processor(Image.new("RGB", SIZE, name)) for name in ("black", "white"))
+        shape = tuple(black.shape)
+        low, high = (pixels.double().flatten(1).mean(1) for pixels in (black, white))
+        std = 1 / (high - low)
+        colours = [tuple(round(value, 6) + 0.0 for value in v.tolist()) for v in (-low * std, std)]
+        # In this image red rises by column and green by row: their slopes tell the size before the crop.
+        columns, rows = np.meshgrid(*map(np.arange, SIZE))
+        ramp = np.stack([columns // 2, rows, np.zeros_like(rows)], 2).astype(np.uint8)
+        red, green, _ = (processor(Image.fromarray(ramp)) - low[:, None, None]) * std[:, None, None]
+        edge = len(red) // 4  # left out, because it may be padding
+        lines = np.stack([red.mean(0), green.mean(1)], 1)[edge : len(red) - edge]
+        slopes = np.polyfit(np.arange(len(lines)), lines, 1)[0].tolist()
+        width, height = (256 / 255 / slope for slope in slopes)
+        side, squashes = round(height), abs(width / height - 1) < 0.1
+        # One with details, where every filter and every shift by a pixel makes a difference.
+        noise = np.random.default_rng(0).integers(0, 256, (90, 60, 3), dtype=np.uint8)
+        image = Image.fromarray(noise).resize((300, 450), Resampling.BICUBIC)
+        pixels = processor(image)[None]
+        errors: dict[float, Processed] = {}
+        filters = Resampling.BILINEAR, Resampling.BICUBIC, Resampling.LANCZOS
+        for resize, interpolation in product((side - 1, side, side + 1), filters):
+            squash = squashes and (resize == len(red) or resize)
+            look: Any = (*colours, interpolation, squash, processor, squash)
+            guess = Processed(resize, len(red), *look)
+            own = Preprocessing.__call__(guess, image)[None]
+            errors[float((guess.restore(own) - guess.restore(pixels)).abs().mean())] = guess
+        if min(errors) < TOLERANCE:
+            return errors[min(errors)], shape
+    return processor, shape

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules import batchnorm, conv, instancenorm, pooling
 
-from gmcam._hooks import Extra, call, in_fast_layout, left_as_found, tensors_in
+from gmcam._hooks import Extra, call, in_fast_layout, tensors_in, with_gradients
 from gmcam.chunks import is_out_of_memory
 from gmcam.reshape import MOST_PREFIX, Reshape, channels_last, tokens
 
@@ -50,8 +50,7 @@ class Discovery(NamedTuple):
     """Dictionaries by dotted path. ``shapes``: (K, *cells) of every map, in the order they run. ``stages``: a
     map's path by resolution, the default last. ``arrangements``: how an output becomes maps, None for one
     that is. ``depths``: share of the layers with weights that have run when it returns. ``fault``: why the
-    default layer must be named, if it must.
-    """
+    default layer must be named, if it must."""
 
     shapes: dict[str, tuple[int, ...]]
     stages: dict[str, str]
@@ -65,8 +64,7 @@ def trace(
 ) -> tuple[list[Visit], Any]:
     """Run the network once: its modules that give a tensor, in the order they finished, and the output.
 
-    ``gradients``: parameters stay frozen, so outputs carry gradients if they depend on ``inputs``.
-    """
+    ``gradients``: parameters stay frozen, so outputs carry gradients if they depend on ``inputs``."""
     visits: dict[str, Visit] = {}
 
     def note(name: str, layer: nn.Module, _arguments: Any, output: Any) -> None:
@@ -82,8 +80,7 @@ def trace(
         visits.clear()
         return call(module, start, extra)
 
-    frozen = left_as_found(module)
-    with torch.inference_mode(False), torch.set_grad_enabled(gradients), frozen, ExitStack() as stack:
+    with with_gradients(module, gradients), ExitStack() as stack:
         for name, part in module.named_modules():
             if name and not isinstance(part, torch.jit.ScriptModule):  # it takes no hooks
                 stack.callback(part.register_forward_hook(partial(note, name)).remove)
@@ -106,7 +103,7 @@ def discover(
     (``layer1`` rather than ``layer2.0.bn1`` in a ResNet). The default is the last map, in the order they
     finish, whose cells influence the output, not a final layer with one map per class; ``last`` replaces it.
     """
-    with torch.inference_mode(False), torch.enable_grad(), left_as_found(module):
+    with with_gradients(module):
         try:
             visits, output = trace(module, inputs, extra, gradients=True)
         except Exception as error:  # such as an operation without a derivative

@@ -14,10 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gmcam.capture import Layer
-from gmcam.hub import first_line, settings, timm_module
+from gmcam.hub import first_line, preprocessing_of, settings, timm_module
 from gmcam.network import Network
 from gmcam.outputs import Meaning
-from gmcam.processors import preprocessing_of
 
 TIMM = "timm:"  # before the name of a model of timm
 ENTRY_POINTS = "gmcam.networks"  # other packages, and the book's laboratory, register networks here
@@ -97,8 +96,7 @@ def build(file: Path, name: str) -> nn.Module:
     described = f"{name or 'a function'} in {file}"
     try:
         sys.path.insert(0, str(file.resolve().parent))  # the file may import its neighbours
-        entries = runpy.run_path(str(file), run_name=file.stem)
-        entry = entries[name]
+        entry = runpy.run_path(str(file), run_name=file.stem)[name]
         module = entry if isinstance(entry, nn.Module) else entry()
     except Exception as error:  # whatever the file's own code raises
         fault = f"expected {described} that returns a torch.nn.Module, got {type(error).__name__}"
@@ -129,8 +127,7 @@ def read_weights(module: nn.Module, path: Path) -> None:
     """Load a file of tensors: safetensors, or what ``torch.save`` wrote of a state dict.
 
     A state dict may be in a checkpoint's "state_dict" or "model", and its names may have a prefix in common,
-    as under DataParallel. ``ValueError`` for a file that does not fit or holds anything but tensors.
-    """
+    as under DataParallel. ``ValueError`` for a file that does not fit or holds anything but tensors."""
     try:
         is_safe = path.suffix == ".safetensors"
         state: Any = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
@@ -146,12 +143,7 @@ def read_weights(module: nn.Module, path: Path) -> None:
 
 
 def torchvision_names() -> list[str]:
-    """Torchvision's classification networks.
-
-    >>> from gmcam.loading import torchvision_names
-    >>> "resnet50" in torchvision_names()
-    True
-    """
+    """Torchvision's classification networks."""
     import torchvision
 
     return list(torchvision.models.list_models(module=torchvision.models))

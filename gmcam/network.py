@@ -81,14 +81,11 @@ class Network:
         key = (parts, weights, self.input_shape, self.reshape, self.layer)
         last, discovery = _DISCOVERIES.get(self.module, (None, None))
         if discovery is None or last != key:
-            discovery = self._discovered()
+            noise = torch.rand((1, *self.input_shape), generator=torch.Generator().manual_seed(0))
+            like = next((p for p in self.module.parameters() if p.is_floating_point()), noise)
+            discovery = discover(self.module, noise.to(like), self.reshape, self.layer, self.extra)
             _DISCOVERIES[self.module] = key, discovery
         return discovery
-
-    def _discovered(self) -> Discovery:
-        noise = torch.rand((1, *self.input_shape), generator=torch.Generator().manual_seed(0))
-        like = next((p for p in self.module.parameters() if p.is_floating_point()), noise)
-        return discover(self.module, noise.to(like), self.reshape, self.layer, self.extra)
 
     @property
     def map_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -112,8 +109,10 @@ class Network:
 
     def depth(self, layer: Layer | None = None) -> float:
         """The share of the layers with weights that have run when ``layer`` returns; 0 for the input."""
-        path = INPUT if layer == INPUT else self.layer_path(layer)
-        return 0.0 if path == INPUT else self._map_layers.depths.get(self._first_path(path), 0.0)
+        if layer == INPUT:
+            return 0.0
+        part = self.module.get_submodule(self.layer_path(layer))
+        return self._map_layers.depths.get(self._find(part), 0.0)  # by the first of its paths
 
     def layer_path(self, layer: Layer | None = None) -> str:
         """Dotted path of a readable name, path or module (None: the default); ``ValueError`` if unknown."""
@@ -132,10 +131,6 @@ class Network:
 
     def _find(self, layer: Layer) -> str:
         return find_layer(self.module, layer.removeprefix(COMPILED) if isinstance(layer, str) else layer)[0]
-
-    def _first_path(self, path: str) -> str:
-        """The path by which a module with several is listed."""
-        return find_layer(self.module, self.module.get_submodule(path))[0]
 
     @cached_property
     def _plain(self) -> bool:
@@ -164,7 +159,7 @@ class Network:
             return output  # without a pass to list the layers
         with suppress(Exception):  # a network that cannot run on noise of this shape
             arrangements, shaped = self._map_layers.arrangements, False
-            arrangement = arrangements[self._first_path(layer)]
+            arrangement = arrangements[self._find(part)]
             return output if arrangement is None else arrangement(output)
         if shaped:
             return output
@@ -182,14 +177,13 @@ class Network:
             having = [name for name in self.classes if plain in re.findall(r"\w+", name.casefold())]
             near = having or difflib.get_close_matches(plain, names, n=3, cutoff=0.5)
             near = near or [name for name in self.classes if plain in name.casefold()][:3]
-            hint = (
-                f"the closest are {', '.join(near)}"
-                if near
-                else f"choose one, as {', '.join(self.classes[:3])}"
-            )
+            hint = "without class names, pass an index"
             if len(having) > 1:
                 hint = f"choose one of {', '.join(having)}, or several: gmcam.group([...])"
-            hint = hint if names else "without class names, pass an index"
+            elif near:
+                hint = f"the closest are {', '.join(near)}"
+            elif names:
+                hint = f"choose one, as {', '.join(self.classes[:3])}"
             raise ValueError(f"expected a class of {self.name}, got {target!r}: {hint}")
         if isinstance(target, bool) or not hasattr(target, "__index__"):
             raise ValueError(f"expected a class name or index, got {target!r}: pass one of these")
@@ -229,11 +223,7 @@ class Network:
         if not items:
             raise ValueError("expected at least one image, got an empty list: pass one")
         channels, *sides = self.input_shape
-        form = (
-            f"({', '.join([str(channels), *'CDHW'[-len(sides) :]])})"
-            if len(sides) > 1
-            else f"({channels}, T)"
-        )
+        form = f"({channels}, {', '.join('CDHW'[-len(sides) :]) if len(sides) > 1 else 'T'})"
         if items is image and all(isinstance(item, Tensor) for item in items):
             image = _stacked(items, "got", form, 1 + len(sides))
         if isinstance(image, Tensor):

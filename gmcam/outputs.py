@@ -27,10 +27,8 @@ def logits_of(output: Any, classes: int = 0) -> Tensor:
     """
     logits = first_tensor(output)
     if logits is None:
-        raise ValueError(
-            f"expected an output with a tensor in it, got a {type(output).__name__}: pass target as a "
-            "function of the output, or wrap the network in a module that returns the tensor to explain"
-        )
+        fault = f"expected an output with a tensor in it, got a {type(output).__name__}"
+        raise ValueError(f"{fault}: pass a function of the output as target, or a module that returns one")
     return torch.cat([-logits, logits], 1) if classes == 2 and logits.shape[1:] == (1,) else logits
 
 
@@ -44,8 +42,7 @@ def scores_of(output: Any, target: Target, count: int, read: Read = logits_of) -
     """The scalars to differentiate, (T,), and the target: (T,) class indices, or the function itself.
 
     ``output``: the network's own, which a function receives as it is; a class is a column of its logits,
-    which ``read`` returns. ``count``: N. ``ValueError`` for a target that does not fit.
-    """
+    which ``read`` returns. ``count``: N. ``ValueError`` for a target that does not fit."""
     if callable(target):
         scores = bound(target, torch.arange(count))(output)
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -75,8 +72,7 @@ def scores_of(output: Any, target: Target, count: int, read: Read = logits_of) -
 def bound(target: Callable[..., Tensor], images: Tensor) -> Callable[[Any], Tensor]:
     """A target function of the output alone; its second parameter, if there is one, is ``images`` (B,).
 
-    A function that fails on a tuple or mapping is tried on the first tensor in it.
-    """
+    A function that fails on a tuple or mapping is tried on the first tensor in it."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     arguments: tuple[Tensor, ...] = ()
     with suppress(TypeError, ValueError):  # some builtin functions have no signature
@@ -121,12 +117,9 @@ def probabilities(output: Any, meaning: Meaning = "softmax", classes: int = 0) -
 
     ``meaning``: "softmax" over the classes, and the sigmoid where there is one logit; "sigmoid" of each
     logit; or a function from the network's own output to probabilities. ``ValueError`` for None, which means
-    that there are no probabilities, and for another shape or values outside [0, 1].
-    """
+    that there are no probabilities, and for another shape or values outside [0, 1]."""
     if meaning is None:
-        raise ValueError(
-            "expected an output with probabilities, got output=None: pass output= to the network"
-        )
+        raise ValueError("expected an output with probabilities, got output=None: pass output= to Network")
     if callable(meaning):
         values = meaning(output)
         values = torch.cat([1 - values, values], 1) if classes == 2 and values.shape[1:] == (1,) else values

@@ -33,8 +33,7 @@ def smooth(maps: Tensor, sigma: float = DEFAULT_SIGMA) -> Tensor:
     The kernel is cut at 4σ, rounded to cells, and sums to one; the border is replicated. ``ValueError`` for
     a ``sigma`` outside [0, 100] and a wrong shape.
 
-    >>> from gmcam.postprocess import smooth
-    >>> smooth(torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]])).mul(100).round().tolist()
+    >>> gmcam.postprocess.smooth(torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0]]])).mul(100).round().tolist()
     [[[0.0, 11.0, 79.0, 11.0, 0.0]]]
     """
     _check(maps)
@@ -65,8 +64,7 @@ def min_max(maps: Tensor) -> tuple[Tensor, Tensor]:
     The second is True where a map is flat, its range within rounding of its magnitude; such a map becomes
     zeros. Raises ``ValueError`` for a wrong shape, and for values or a range that are not finite.
 
-    >>> from gmcam.postprocess import min_max
-    >>> normalised, flat = min_max(torch.tensor([[[-1.0, 1.0, 3.0]], [[5.0, 5.0, 5.0]]]))
+    >>> normalised, flat = gmcam.postprocess.min_max(torch.tensor([[[-1.0, 1.0, 3.0]], [[5.0, 5.0, 5.0]]]))
     >>> normalised.tolist(), flat.tolist()
     ([[[0.0, 0.5, 1.0]], [[0.0, 0.0, 0.0]]], [False, True])
     """
@@ -87,8 +85,7 @@ def upsample(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear (N, h, w) → (N, H, W), ``align_corners=False``; signals (N, t) and volumes (N, d, h, w) alike.
     ``ValueError`` for a wrong shape, and a ``size`` of another number of dimensions.
 
-    >>> from gmcam.postprocess import upsample
-    >>> upsample(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist()
+    >>> gmcam.postprocess.upsample(torch.tensor([[[0.0, 1.0]]]), (1, 4)).tolist()
     [[[0.0, 0.25, 0.75, 1.0]]]
     """
     _check(maps)
@@ -119,11 +116,10 @@ def postprocess(
     An empty map is flat, or has nothing above zero where zero stays zero; it becomes zeros. Raises
     ``ValueError`` for an unknown ``normalise``, a wrong shape or ``sigma``, and values that are not finite.
 
-    >>> from gmcam.postprocess import postprocess
     >>> raw = torch.tensor([[[-1.0, 0.0, 3.0]]])
-    >>> postprocess(raw, (1, 3), sigma=0)[0].tolist()
+    >>> gmcam.postprocess.postprocess(raw, (1, 3), sigma=0)[0].tolist()
     [[[0.0, 0.0, 1.0]]]
-    >>> postprocess(raw, (1, 3), sigma=0, normalise="minmax")[0].tolist()
+    >>> gmcam.postprocess.postprocess(raw, (1, 3), sigma=0, normalise="minmax")[0].tolist()
     [[[0.0, 0.25, 1.0]]]
     """
     if normalise not in NORMALISATIONS:

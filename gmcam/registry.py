@@ -29,8 +29,7 @@ class Query:
     ``captured``, the pass at that layer. ``target``: as requested; ``captured.target``: T indices, one per
     image, or any number for a single image. ``extra``: further inputs of the network. ``M``, ``C``: feature
     and gradient maps (T, K, h, w), in float32 at least, all that most methods need. ``size``: (H, W) of the
-    maps to be returned; of signals (T,), of volumes (D, H, W).
-    """
+    maps to be returned; of signals (T,), of volumes (D, H, W)."""
 
     network: Network
     inputs: Tensor
@@ -56,8 +55,7 @@ class Query:
     def rows(self, indices: Tensor | None = None) -> tuple[Tensor, Target, Extra]:
         """An image, a target and further inputs for each of the T maps, or for those at ``indices``.
 
-        A target function is bound to the images. ``ValueError`` for a network that depends on its batch.
-        """
+        A target function is bound to the images. ``ValueError`` for a network that depends on its batch."""
         rows = torch.arange(len(self.captured.scores)) if indices is None else indices
         images, target = self.images_at(rows), self.captured.target
         at = images.to(self.inputs.device)
@@ -101,11 +99,13 @@ class Query:
             "as extra=, or give the target function a second parameter, the images' indices"
         )
 
-    def again(self, inputs: Tensor, target: Target, extra: Extra | None = None) -> Capture:
-        """The pass at the same layer for other inputs; of the same images, unless ``extra`` is given."""
+    def again(self, inputs: Tensor, target: Target, extra: Extra | None = None, **changed: Any) -> Capture:
+        """The pass at the same layer for other inputs; of the same images, unless ``extra`` is given.
+        ``changed``: further arguments of ``Recording``, such as another ``module``."""
         network, extra = self.network, self.extra if extra is None else extra
-        more: dict[str, Any] = {"read": network.logits_of, "arrange": network.as_maps}
-        return Recording(network.module, inputs, self.layer, extra=extra, **more).capture(target)
+        given: dict[str, Any] = {"module": network.module, "layer": self.layer, "arrange": network.as_maps}
+        given |= {"read": network.logits_of, "extra": extra} | changed
+        return Recording(inputs=inputs, **given).capture(target)
 
     def scores(self, output: Any, image: int, probability: bool = False) -> Tensor:
         """Scores (B, targets) of one image's targets, or the classes' probabilities, from the network's own
@@ -128,8 +128,7 @@ class Method:
     ``keeps``: for a method that explains the network as a whole, the layers its pass keeps; None where it
     explains one layer. ``gradients``: it needs gradients of what is kept. ``convolutional``: it is not
     defined on a transformer's tokens. ``signed``: raw values may be negative, evidence against the target.
-    ``images_only``: it is not defined on signals and volumes. ``needs_target``: False if it ignores it.
-    """
+    ``images_only``: it is not defined on signals and volumes. ``needs_target``: False if it ignores it."""
 
     name: str
     title: str
@@ -174,8 +173,7 @@ def method(name: str, *, title: str, source: str, **fields: Any) -> Callable[[Co
     """Register a function as a saliency method; its docstring starts with its formula.
 
     ``fields``: those of ``Method`` from ``keeps`` on. ``ValueError`` for a name that is taken, unless by the
-    same notebook, whose cells may run again.
-    """
+    same notebook, whose cells may run again."""
 
     def register(compute: Compute) -> Compute:
         again = name in METHODS and METHODS[name].compute.__module__ == compute.__module__ == "__main__"

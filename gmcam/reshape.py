@@ -1,8 +1,7 @@
 """From what a layer returns to maps (N, K, h, w): for ``gmcam.Network(module, reshape=…)``.
 
 Needed where the shape alone does not tell, such as tokens of an image that is not square. Each returns a
-reshape, which takes a layer's output or its gradient, and raises ``ValueError`` for one that does not fit.
-"""
+reshape, which takes a layer's output or its gradient, and raises ``ValueError`` for one that does not fit."""
 
 import math
 from collections.abc import Callable
@@ -88,8 +87,6 @@ class frames:  # noqa: N801  used as the functions above are
 
     def __call__(self, output: Tensor) -> Tensor:
         if output.ndim != 4 or len(output) % self.count:
-            raise ValueError(
-                f"expected maps (N·{self.count}, K, h, w), got {tuple(output.shape)}: name a layer that sees "
-                "single frames, or give gmcam.reshape.frames the number of frames"
-            )
+            fault = f"expected maps (N·{self.count}, K, h, w), got {tuple(output.shape)}"
+            raise ValueError(f"{fault}: name a layer that sees single frames, or change the number of frames")
         return output.reshape(len(output) // self.count, self.count, *output.shape[1:]).movedim(1, 2)

@@ -49,8 +49,7 @@ def overlay(image: ImageSource, saliency: Tensor | np.ndarray, opacity: float = 
     """Lay a saliency map (h, w) in [0, 1] over an image: (H, W, 3) uint8 at the image's size.
 
     Where the scaled map is s, its colour has the weight ``opacity`` · s over the grey image. Raises
-    ``ValueError`` for an opacity outside [0, 1] and for a map that is not (h, w) or not finite.
-    """
+    ``ValueError`` for an opacity outside [0, 1] and for a map that is not (h, w) or not finite."""
     if not 0 <= opacity <= 1:
         raise ValueError(f"expected an opacity between 0 and 1, got {opacity}")
     image = open_image(image)
@@ -171,8 +170,7 @@ def grid(
     """Arrange panels in rows: images, (H, W, 3) arrays, and (h, w) maps, which share one colour scale.
 
     None leaves a place empty, NaN a gap in a map. ``titles`` and ``rows`` name the first panels and rows,
-    ``bar`` the colour bar of the maps' values. Raises ``ValueError`` without a panel or a column.
-    """
+    ``bar`` the colour bar of the maps' values. Raises ``ValueError`` without a panel or a column."""
     if not panels or columns < 1:
         raise ValueError(f"expected at least one panel and one column, got {len(panels)} and {columns}")
     arrays = [None if panel is None else as_array(panel) for panel in panels]

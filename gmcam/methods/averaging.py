@@ -18,8 +18,7 @@ def cameras(query: Query, sizes: int = 8, chunk_size: int = 64) -> Tensor:
     factors; maps bilinearly. Without a target, sizes of another top class than the first's are skipped, as in
     the authors' code. A map without positive values is zero (NaN there). ``chunk_size``: channels up-sampled
     at a time; all maps are kept, for eight sizes 61 times the memory of the first. Raises ``ValueError`` for
-    a network of fixed input size.
-    """
+    a network of fixed input size."""
     require_counts(sizes=sizes, chunk_size=chunk_size)
     target, counted, maps, gradients = query.captured.target, [], [], []
     top = target if query.target is None and isinstance(target, Tensor) else None
@@ -54,8 +53,7 @@ def integrated_grad_cam(query: Query, steps: int = 50, chunk_size: int = 8) -> T
     """Σ_s ReLU(Σ_k λ_k(s x) M_k(s x)), with s = 0, 1/50, … 49/50: Grad-CAM along the path from zero.
 
     As in the authors' code, λ weights the maps, not their difference from those of the baseline, the zero
-    tensor. ``steps``: left points, each rectified. ``chunk_size``: images per pass.
-    """
+    tensor. ``steps``: left points, each rectified. ``chunk_size``: images per pass."""
     require_counts(steps=steps, chunk_size=chunk_size)
     raw = torch.zeros_like(query.M[:, 0])
 

@@ -1,7 +1,6 @@
 """A network rewritten so that every step of its forward pass is a separate module.
 
-Rules attached to modules skip functions (``F.relu``) and fail where a module runs twice, as in ResNets.
-"""
+Rules attached to modules skip functions (``F.relu``) and fail where a module runs twice, as in ResNets."""
 
 import copy
 import operator
@@ -62,8 +61,7 @@ def canonical(
 
     Weights are shared with ``module``, which does not change. ``leaf``: dotted path of a module that stays
     whole. ``example``, ``extra``: inputs on which both must agree. Raises ``ValueError`` where ``torch.fx``
-    cannot trace the network (steps depend on the image) or loses a step (an overwritten tensor is read).
-    """
+    cannot trace the network (steps depend on the image) or loses a step (an overwritten tensor is read)."""
     tracer = fx.Tracer()
     is_leaf = tracer.is_leaf_module
     vars(tracer)["is_leaf_module"] = lambda part, path: path == leaf or is_leaf(part, path)

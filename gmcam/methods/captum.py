@@ -26,8 +26,7 @@ Rules = tuple[type[nn.Module], ...]
 def _path(query: Query, steps: int = 50, chunk_size: int = 8) -> dict[str, Any]:
     """Σ_c x_c ⊙ ∫ ∂Y/∂x_c(s x) ds, with s from 0 to 1; signed.
 
-    A Gauss–Legendre sum of ``steps`` terms. ``chunk_size``: images per pass.
-    """
+    A Gauss–Legendre sum of ``steps`` terms. ``chunk_size``: images per pass."""
     require_counts(steps=steps, chunk_size=chunk_size)
     return {"n_steps": steps, "internal_batch_size": chunk_size}
 
@@ -36,8 +35,7 @@ def _squares(query: Query, share: int = 7, chunk_size: int = 16) -> dict[str, An
     """Σ_squares (Y(x) − Y(x without it)) / number of squares, over the squares at a pixel; signed.
 
     A square, 1/``share`` of the image's height and width, is set to zero and moves by half its side.
-    ``chunk_size``: occluded images per pass.
-    """
+    ``chunk_size``: occluded images per pass."""
     require_counts(share=share, chunk_size=chunk_size)
     channels, *sides = query.inputs.shape[1:]
     window = (channels, *(max(1, side // share) for side in sides))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gmcam._hooks import Extra, forward, without_gradients
-from gmcam.capture import INPUT, Capture, Recording
+from gmcam.capture import INPUT, Capture
 from gmcam.chunks import in_chunks
 from gmcam.groups import Grouped
 from gmcam.network import Network
@@ -29,8 +29,7 @@ def full_grad(query: Query) -> Tensor:
     ψ, as in the authors' code: absolute value, min–max over an image's channels and cells, bilinear
     up-sampling with ``align_corners=True``, sum over channels. A batch norm's bias is β − μγ/√(σ² + ε); a
     ReLU6 at its ceiling adds 6 (not in that code). Raises ``ValueError`` where the terms do not add up to the
-    score: for activations other than rectifiers and for nonlinear target functions.
-    """
+    score: for activations other than rectifiers and for nonlinear target functions."""
     extra = query.rows()[2] if query.extra else ()
     return _add_up(full_gradient(query.network, query.captured, extra), query.size)
 
@@ -43,20 +42,18 @@ def smooth_full_grad(
 
     Gaussian noise of standard deviation ``noise`` times the range of the image's values, from ``seed`` for
     every image. As in the authors' code, the input's term is summed over colours before ψ (in FullGrad,
-    after). ``chunk_size``: noisy copies per pass. Errors as for FullGrad.
-    """
+    after). ``chunk_size``: noisy copies per pass. Errors as for FullGrad."""
     require_counts(samples=samples, chunk_size=chunk_size)
     if noise < 0:
         raise ValueError(f"expected noise of at least 0, got {noise}: pass a share of the image's range")
-    network, layers = query.network, _input_and_biases(query.network.module)
+    layers = _input_and_biases(query.network.module)
 
     def summed_terms(row: int, noises: Tensor) -> dict[str, Tensor]:
         images, target, extra = query.rows(torch.full((len(noises),), row))
         noisy = images + noise * (images[0].max() - images[0].min()) * noises.to(images)
-        more: dict[str, Any] = {"extra": extra, "read": network.logits_of}
-        recording = Recording(network.module, noisy, layers, any_shape=True, skip_idle=True, **more)
-        captured = recording.capture(target)
-        terms = full_gradient(network, captured, extra)
+        anywhere: dict[str, Any] = {"arrange": None, "any_shape": True, "skip_idle": True}
+        captured = query.again(noisy, target, extra, layer=layers, **anywhere)
+        terms = full_gradient(query.network, captured, extra)
         terms[INPUT] = terms[INPUT].sum(1, keepdim=True)
         return {name: term.sum(0, keepdim=True) for name, term in terms.items()}
 
@@ -78,8 +75,7 @@ def smooth_full_grad(
 def full_gradient(network: Network, captured: Capture, extra: Extra = ()) -> dict[str, Tensor]:
     """The score's terms (T, …): x ⊙ ∂Y/∂x under ``INPUT``, b ⊙ ∂Y/∂output by path; errors as for FullGrad.
 
-    Of a ``group``, the entropy of its classes' softmax is left out, which belongs to no place.
-    """
+    Of a ``group``, the entropy of its classes' softmax is left out, which belongs to no place."""
     terms = {INPUT: captured.maps[INPUT] * captured.gradients[INPUT]}
     for name, part in network.module.named_modules():
         if (bias := _bias(part)) is None or (gradient := captured.gradients.get(name)) is None:

@@ -17,8 +17,7 @@ def cam(query: Query) -> Tensor:
     """Σ_k w_k M_k, with w the class's weights in the last linear layer; signed.
 
     Raises ``ValueError`` for a target function, and unless global average pooling and that layer follow, or a
-    1 × 1 convolution, perhaps a rectifier, and global average pooling (SqueezeNet).
-    """
+    1 × 1 convolution, perhaps a rectifier, and global average pooling (SqueezeNet)."""
     M, target, logits = query.M, query.captured.target, query.captured.logits
     if not isinstance(target, Tensor) or isinstance(query.network, Grouped):
         raise ValueError("expected a class as target of cam, got a function or a group: use grad_cam")
@@ -75,8 +74,7 @@ def grad_cam_pp(query: Query) -> Tensor:
     """ReLU(Σ_k w_k M_k), w_k = Σ_ij α ReLU(C_k), α ∝ C² / (2C² + C³ Σ_ij M_k) where C_k > 0, Σ_ij α = 1.
 
     As in the authors' code, a denominator of 0 counts as 1, and α sums to one (not in the paper; changes maps
-    by a fifth and more). Their factor e^Y, equal for all cells, is omitted; 1 / (2 + C Σ M) is computed.
-    """
+    by a fifth and more). Their factor e^Y, equal for all cells, is omitted; 1 / (2 + C Σ M) is computed."""
     M, C = query.M, query.C
     denominator = 2 + C * M.sum(cells(M), keepdim=True)
     alpha = torch.where(denominator == 0, C**2, 1 / denominator).masked_fill(C <= 0, 0)
@@ -106,8 +104,7 @@ def eigen_cam(query: Query) -> Tensor:
     """Σ_k v_k M_k, with v the first right singular vector of the maps as an (h·w, K) matrix; signed.
 
     The same for every class. Follows the paper: maps are not centred first, as they are in pytorch-grad-cam.
-    The arbitrary sign of v is chosen so that the map correlates positively with the mean feature map.
-    """
+    The arbitrary sign of v is chosen so that the map correlates positively with the mean feature map."""
     M = query.M
     raw = equations.class_map(M, torch.linalg.svd(M.flatten(2).mT, full_matrices=False).Vh[:, 0])
     mean = M.mean(1).flatten(1)

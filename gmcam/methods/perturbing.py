@@ -25,8 +25,7 @@ def score_cam(query: Query, chunk_size: int = 16) -> Tensor:
     As in the authors' code, without the paper's baseline and softmax over channels, summed at the image's
     size. Channels of zeros are skipped; other constant channels (skipped there, which can move the cut at 0)
     share a mask of zeros. Probabilities are as in ``Network.output``, the softmax by default; w is the logit
-    where that is None, and a target function's value. ``chunk_size``: masked images per pass.
-    """
+    where that is None, and a target function's value. ``chunk_size``: masked images per pass."""
     M, module = query.M, query.network.module
     low, high = M.flatten(2).aminmax(dim=2)
     constant = (low == high) & (high != 0)
@@ -49,8 +48,7 @@ def ablation_cam(query: Query, chunk_size: int = 32) -> Tensor:
     """ReLU(Σ_k w_k M_k), with w_k = Y − Y_k and Y_k the logit when channel k is set to zero.
 
     The paper also divides by Y, which only inverts the map where Y is negative. ``chunk_size``: channels per
-    pass; channels of zeros are skipped.
-    """
+    pass; channels of zeros are skipped."""
     maps = query.captured.maps[query.layer]
 
     def drops(image: int, channels: Tensor) -> Tensor:
@@ -69,8 +67,7 @@ def rerun(module: nn.Module, inputs: Tensor, layer: str, maps: Tensor, extra: Ex
     """The network's output for one image (1, C, H, W) when ``layer`` outputs ``maps`` (B, …).
 
     Modules before the layer run on one image where the network allows it; otherwise, and with further inputs,
-    which have B rows, the image is repeated.
-    """
+    which have B rows, the image is repeated."""
 
     def replace(output: Any, in_place: bool) -> Any:
         tensor: Any = first_tensor(output)

@@ -2,22 +2,17 @@
 
 import copy
 import hashlib
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gmcam import equations
-from gmcam.capture import Recording
-from gmcam.registry import Compute, Query, method, no_layer
+from gmcam.registry import Query, method, no_layer
 
 _FAHIM, _HERE = "Fahim et al., Sensors 22(17):6516, 2022", "gmcam, 2026"
-_NO_TARGET: dict[str, Any] = {"gradients": False, "needs_target": False}
-
-
-def _of_image(name: str, title: str) -> Callable[[Compute], Compute]:
-    return method(name, title=title, source=_HERE, keeps=no_layer, images_only=True, **_NO_TARGET)
+_no_target = partial(method, gradients=False, needs_target=False)
+_of_image = partial(_no_target, source=_HERE, keeps=no_layer, images_only=True)
 
 
 @method("grad_cam_squared", title="Grad-CAM squared", source=_HERE)
@@ -26,7 +21,7 @@ def grad_cam_squared(query: Query) -> Tensor:
     return equations.grad_cam(query.M, query.C) ** 2
 
 
-@method("feature_sum", title="Feature sum", source=_FAHIM, **_NO_TARGET)
+@_no_target("feature_sum", title="Feature sum", source=_FAHIM)
 def feature_sum(query: Query) -> Tensor:
     """ReLU(Σ_k M_k), the aggregated feature map (Equation 1), rectified. The same for every class."""
     return equations.aggregated_map(query.M).relu()
@@ -37,19 +32,15 @@ def random_network(query: Query, seed: int = 0) -> Tensor:
     """ReLU(Σ_k C_k ⊙ M_k) of a copy of the network whose weights are all drawn again, from ``seed``.
 
     Every module draws by its own ``reset_parameters``. The map is empty where the random weights count
-    against the class, at a pooled layer in about half of the cases.
-    """
-    inputs, network = query.inputs, query.network
+    against the class, at a pooled layer in about half of the cases."""
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        module = copy.deepcopy(network.module)
+        module = copy.deepcopy(query.network.module)
         drawn = copy.deepcopy(module).float().cpu()  # the same numbers on any device and in any precision
         for part in drawn.modules():
             getattr(part, "reset_parameters", lambda: None)()
         module.load_state_dict(drawn.state_dict())
-    arranged: dict[str, Any] = {"read": network.logits_of, "arrange": network.as_maps}
-    recording = Recording(module, inputs, query.layer, extra=query.extra, **arranged)
-    captured = recording.capture(query.captured.target)
+    captured = query.again(query.inputs, query.captured.target, module=module)
     return equations.guidance_map(captured.maps[query.layer], captured.gradients[query.layer])
 
 
