@@ -1,12 +1,14 @@
 from . import exercises as exercises
+from .charts import intervals as intervals
 from .collage import collage as collage
 from .explorer import explorer as explorer
 from .frozen import freeze as freeze
 from .frozen import frozen_explorer as frozen_explorer
 from .glueing import glue as glue
-from .grid_pointing import crossed_means as crossed_means
 from .grid_pointing import grid_pointing as grid_pointing
 from .grid_pointing import play as play
+from .interventions import effect_map as effect_map
+from .interventions import effects as effects
 from .localise import localise as localise
 from .mosaics import GREY as GREY
 from .mosaics import mosaic as mosaic
@@ -27,3 +29,4 @@ from .scenes import CLASSES as CLASSES
 from .scenes import Scene as Scene
 from .scenes import dual_class_scenes as dual_class_scenes
 from .scenes import scene as scene
+from .sprites import cutout_names as cutout_names

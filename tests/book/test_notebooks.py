@@ -18,6 +18,7 @@ CHAPTERS = [path for path in LISTED if path.exists()]  # one is a page without c
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 TAGS = {"hide-cell", "hide-input", "remove-cell", "slide", "no-slide"}
 FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(", "intervals(", "lines(", "dots(")
+FIGURES += ("signed_cells(", "effect_ledger(")
 
 
 COLAB = """\
