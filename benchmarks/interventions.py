@@ -24,8 +24,7 @@ effect_maps: the maps' ground truth: ``total``, its sum, and ``removal``, which 
 sums: sums of signed and rectified maps over the object's cells beside the removal effect.
 pixels: the same of integrated gradients (zero baseline, 16 points), signed and rectified pixel by pixel.
 fills: ``estimate``: the removal effect where the object is not removed, but its mask is filled: by
-    ``gmcam.metrics.filled``; "harmonic", each pixel the mean of its neighbours; "telea", OpenCV's inpainting
-    (comes with grad-cam); "narrow_blur" of a 32nd of the width; "mirror", a piece of the mirrored image;
+    ``gmcam.metrics.filled``; "telea", OpenCV's inpainting (comes with grad-cam); "narrow_blur" of a 32nd of the width; "mirror", a piece of the mirrored image;
     "shadow_stays", the pixels without the object.
 bias: logits of single objects on all backgrounds, honest and biased network; ``background_32`` and
     ``background_16``: the signed map's sum over the cells of the background at 32 × 32 and 16 × 16 cells.
@@ -45,9 +44,7 @@ from pathlib import Path
 import cv2
 import pandas as pd
 import torch
-from scipy import sparse
 from scipy.ndimage import gaussian_filter
-from scipy.sparse.linalg import spsolve
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -299,7 +296,7 @@ def fills(seeds: int) -> Iterator[Row]:
             width = (0, 0, *[inputs.shape[3] / 32] * 2)
             blurred = torch.from_numpy(gaussian_filter(inputs.numpy(), width, mode="nearest"))
             others = {"narrow_blur": blurred, "mirror": inputs.flip(3), "shadow_stays": without}
-            others |= {"harmonic": harmonic(inputs, mask), "telea": telea(inputs, mask)}
+            others["telea"] = telea(inputs, mask)
             images |= {fill: torch.where(mask[:, None], each, inputs) for fill, each in others.items()}
             batch = torch.cat([inputs, without, *images.values()])
             for target in case.labels:
@@ -311,17 +308,6 @@ def fills(seeds: int) -> Iterator[Row]:
                 for fill, estimate in zip(images, estimates[1:], strict=True):
                     row = case.about | {"target": target, "object": label, "fill": fill}
                     yield row | {"estimate": estimate, "removal": estimates[0]}
-
-
-def harmonic(inputs: Tensor, masks: Tensor) -> Tensor:
-    """The solution of Laplace's equation inside the mask (1, H, W), with the pixels at its border given."""
-    rows, columns = (sparse.diags_array([1.0, 1.0], offsets=[-1, 1], shape=(n, n)) for n in masks.shape[1:])
-    neighbours = sparse.csr_array(sparse.kronsum(columns, rows))
-    laplace = sparse.csr_array(sparse.diags_array(neighbours.sum(1)) - neighbours)
-    pixels, inside = inputs.flatten(2)[0].double().numpy().T.copy(), masks.flatten().numpy()
-    known = laplace[inside][:, ~inside] @ pixels[~inside]
-    pixels[inside] = spsolve(laplace[inside][:, inside].tocsc(), -known)
-    return torch.from_numpy(pixels.T.copy()).reshape(inputs.shape).to(inputs)
 
 
 def telea(inputs: Tensor, masks: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
     GMCAM_DATA=DIR TORCH_HOME=DIR python benchmarks/runs.py [--out FOLDER] [NAME ...]
 
 ``GMCAM_DATA`` holds the folders ``voc``, ``coco`` and ``imagenet_sample`` of the datasets, and ``TORCH_HOME``
-SqueezeNet's weights. A run that ended early continues with its next block. ``NAME``: a key of ``RUNS``; all of
-them by default. Each has the article's methods and the rivals. On photographs the runs leave out insertion and
-deletion, and the methods of hundreds of passes; those whose names end in ``-part`` measure these, too, with
-the default curves, on a random part of the images.
+SqueezeNet's weights. A run that ended early continues with its next block. ``NAME``: a key of ``RUNS``; by
+default all of them. Each has the article's methods and the rivals. On photographs the runs leave out
+insertion and deletion, and the methods of hundreds of passes; those whose names end in ``-part`` measure
+these, too, with the default curves, on a random part of the images.
 """
 
 import argparse

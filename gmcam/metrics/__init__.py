@@ -17,8 +17,8 @@ METRICS = {
     "iou": ("IoU", "↑"),
     "inside": ("Share inside", "↑"),
     "trace": ("Trace in other objects", "↓"),
-    "fidelity": ("Fidelity to the effect map", "↑"),
-    "inside_error": ("Share inside less the effect's", "→ 0"),
+    "fidelity": ("Fidelity", "↑"),
+    "inside_error": ("Inside error", "→ 0"),
     "insertion": ("Insertion, area", "↑"),
     "deletion": ("Deletion, area", "↓"),
 }
