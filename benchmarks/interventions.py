@@ -24,8 +24,8 @@ effect_maps: the maps' ground truth: ``total``, its sum, and ``removal``, which 
 sums: sums of signed and rectified maps over the object's cells beside the removal effect.
 pixels: the same of integrated gradients (zero baseline, 16 points), signed and rectified pixel by pixel.
 fills: ``estimate``: the removal effect where the object is not removed, but its mask is filled: by
-    ``gmcam.metrics.filled``; "telea", OpenCV's inpainting (comes with grad-cam); "narrow_blur" of a 32nd of the width; "mirror", a piece of the mirrored image;
-    "shadow_stays", the pixels without the object.
+    ``gmcam.metrics.filled``; "telea", OpenCV's inpainting (comes with grad-cam); "narrow_blur" of a 32nd of
+    the width; "mirror", a piece of the mirrored image; "shadow_stays", the pixels without the object.
 bias: logits of single objects on all backgrounds, honest and biased network; ``background_32`` and
     ``background_16``: the signed map's sum over the cells of the background at 32 × 32 and 16 × 16 cells.
 backgrounds: the removal effect on each of the nine backgrounds, for the first scenes; ``bare_answer`` and
