@@ -434,6 +434,7 @@ def test_evaluate_has_a_flag_for_every_choice():
 
 def test_evaluate_prints_the_table_and_fills_the_folder(desk, capsys):
     arguments = ["--dataset", "collage", "--limit", "3", "--methods", "grad_cam,gmcam", "--pixels", "0"]
+    arguments += ["--network", "collage-resnet"]
     assert main(["evaluate", *arguments, "--out", "run"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("3 measured, 0 unreadable, 0 no class, 0 failed\n")

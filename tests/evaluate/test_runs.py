@@ -539,7 +539,8 @@ KILLED = textwrap.dedent("""
 
 def command(*arguments, out, limit=12):
     dataset = ["--dataset", "collage", "--limit", str(limit), "--batch", "2", "--pixels", "4096"]
-    return ["evaluate", *dataset, "--methods", "grad_cam,gmcam", "--out", str(out), *arguments]
+    network = ["--network", "collage-resnet", "--methods", "grad_cam,gmcam"]
+    return ["evaluate", *dataset, *network, "--out", str(out), *arguments]
 
 
 def environment():

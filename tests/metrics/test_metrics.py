@@ -211,4 +211,4 @@ def test_what_does_not_fit_is_named(call, message):
 
 
 def test_every_metric_has_a_title_and_a_direction():
-    assert all(title and direction in ("↑", "↓") for title, direction in METRICS.values())
+    assert all(title and direction in ("↑", "↓", "→ 0") for title, direction in METRICS.values())
