@@ -142,31 +142,26 @@ OF_COLOURS = "runOnly: ['color-contrast', 'link-in-text-block'], "
 STILL = "*, ::before, ::after { transition: none !important; animation: none !important; }"
 
 
-def test_pages_ask_nothing_from_outside_fit_and_are_accessible(built, served, browser, axe):
-    """Every other page is opened dark on a telephone, the rest light in a wide window; then all are seen in
-    both. No serious or critical violation of axe-core's rules, without exception."""
+@pytest.mark.parametrize(("scheme", "width", "rules"), [("light", 1280, ""), ("dark", 375, OF_COLOURS)])
+def test_pages_ask_nothing_from_outside_fit_and_are_accessible(
+    built, served, browser, axe, scheme, width, rules
+):
+    """No serious or critical violation of axe-core's rules, without exception."""
     faults = {}
-    for number, page in enumerate(pages(built.html)):
-        scheme, width = (("dark", 375), ("light", 1280))[number % 2]
+    for page in pages(built.html):
         view = {"viewport": {"width": width, "height": 900}, "color_scheme": scheme}
         with Tab(browser, f"{served}/book/{page.name}", **view) as tab:
             settle(tab.page)
-            wide = [too_wide(tab.page)]
-            for width in (375, 1280):  # in the end, the side bars stand open
-                tab.page.set_viewport_size({"width": width, "height": 900})
-                wide.append(too_wide(tab.page))
+            broken = tab.page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
+            overflow = tab.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            wide = [f"{overflow} px too wide"] * (overflow > 1)
+            # In the wide window, where the side bars stand open.
+            tab.page.set_viewport_size({"width": 1280, "height": 900})
             tab.page.add_style_tag(content=STILL)  # no colour on its way to another
             tab.page.evaluate(axe)
-            barred = violations(tab.page, "dark", OF_COLOURS) + violations(tab.page, "light")
-            broken = tab.page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src)")
-            if faulty := [*tab.complaints, *broken, *filter(None, wide), *barred]:
+            if faulty := [*tab.complaints, *broken, *wide, *violations(tab.page, scheme, rules)]:
                 faults[page.name] = faulty
     assert faults == {}
-
-
-def too_wide(page):
-    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    return f"{overflow} px too wide" if overflow > 1 else ""
 
 
 def violations(page, scheme, rules=""):
