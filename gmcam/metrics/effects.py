@@ -14,7 +14,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gmcam._extras import require
-from gmcam._hooks import call, first_tensor, forward, hooked, left_as_found, replace_tensor, without_gradients
+from gmcam._hooks import (
+    call,
+    first_tensor,
+    forward,
+    hooked,
+    replace_tensor,
+    with_gradients,
+    without_gradients,
+)
 from gmcam.capture import UNUSED, Layer, Recording
 from gmcam.chunks import in_chunks
 from gmcam.explaining import NamedTarget
@@ -144,7 +152,7 @@ def _along_maps(network: Network, ends: Tensor, target: Target, layer: str) -> R
             return value.copy_(maps) if in_place else replace_tensor(output, value, maps.clone())
 
         inputs = ends[1:].repeat(len(points), *[1] * (ends.ndim - 1))
-        with torch.inference_mode(False), torch.enable_grad(), left_as_found(network.module):
+        with with_gradients(network.module):
             with hooked(network.module.get_submodule(layer), replace):
                 output = call(network.module, inputs)
             scores, _ = scores_of(output, target, len(points), network.logits_of)
