@@ -150,7 +150,7 @@ def test_a_figure_escapes_its_caption():
 
 def test_tables_escape_names():
     rows = pd.DataFrame(
-        [(SCRIPT, "drop", 0.5, 0.4, 0.6, 10), ("a|b_c%&", "drop", 0.5, 0.4, 0.6, 10)],
+        [(name, "drop", 0.5, 0.4, 0.6, 10, 10) for name in (SCRIPT, "a|b_c%&")],
         columns=COLUMNS,
     )
     wide = evaluation.table(rows)
