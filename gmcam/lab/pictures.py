@@ -122,7 +122,7 @@ def dots(panels: Mapping[str, Mapping[str, Dot]], chance: float | None = None) -
             ax.hlines(y, low, high, color=INK, linewidth=2.6, alpha=0.35)
             ax.plot(value, y, "o", color=INK, markersize=5.5)
             place = {"xycoords": ax.get_yaxis_transform(), "va": "center", "fontsize": 9, "color": INK}
-            ax.annotate(f"{value:.2f}".replace("-", "−"), (1.02, y), **place)
+            ax.annotate(f"{round(value, 2) + 0.0:.2f}".replace("-", "−"), (1.02, y), **place)  # no −0.00
         _label_axes(ax, "", "")
         ax.grid(False, axis="y")
         ax.spines["left"].set_visible(False)

@@ -31,16 +31,16 @@ def test_lines_show_the_values_they_were_given():
 
 
 def test_dots_show_value_interval_and_clusters_row_by_row():
-    panel = {"first": (0.2, 0.1, 0.3, [0.15, 0.25]), "*second": (0.6, 0.5, 0.9, [])}
+    panel = {"first": (-0.002, 0.1, 0.3, [0.15, 0.25]), "*second": (0.6, 0.5, 0.9, [])}
     figure = dots({"inside": panel, "pointing": panel}, chance=0.5)
     for ax, title in zip(figure.axes, ("inside", "pointing"), strict=True):
         chance, *marks = ax.get_lines()
         assert ax.get_title() == title and list(chance.get_xdata()) == [0.5, 0.5]
         places = [mark.get_xydata().tolist() for mark in marks if len(mark.get_xydata())]
-        assert places == [[[0.6, 0]], [[0.15, 1], [0.25, 1]], [[0.2, 1]]]  # the first row is on top
+        assert places == [[[0.6, 0]], [[0.15, 1], [0.25, 1]], [[-0.002, 1]]]  # the first row is on top
         segments = [bar.get_segments()[0].tolist() for bar in ax.collections]
         assert segments == [[[0.5, 0], [0.9, 0]], [[0.1, 1], [0.3, 1]]]
-        assert [text.get_text() for text in ax.texts] == ["0.60", "0.20"]
+        assert [text.get_text() for text in ax.texts] == ["0.60", "0.00"]
     names = figure.axes[0].get_yticklabels()
     assert [(name.get_text(), name.get_fontweight()) for name in names] == [
         ("second", "bold"),
