@@ -35,7 +35,7 @@ RIVALS = (
 FAST = ("grad_cam", "grad_cam_pp", "x_grad_cam", "layer_cam", "full_grad", "relevance_cam", "gmcam")
 SLOW = ("cameras", "smooth_full_grad", "integrated_grad_cam", "score_cam")
 SOURCES = {"voc": "voc", "coco": "coco", "imagenet": "imagenet_sample"}
-PART = {"voc": 24, "coco": 12, "imagenet": 16}  # images of the runs that end in -part
+PART = {"voc": 24, "coco": 8, "imagenet": 8}  # images of the runs that end in -part
 
 
 @dataclass(frozen=True)
