@@ -4,9 +4,9 @@
 
 Scenes of two objects of the test split: each ordered pair of classes with the seeds 0 … N−1 (by default 3)
 for the embedded networks, and 20·N scenes of a cat and a cup for EfficientNet-Lite0, whose targets are groups
-of ImageNet's classes. Each part, by default all, writes a table; "maps" writes two. In all of them ``first``
-and ``second`` are the scene's objects in drawing order, ``target`` is the explained class, ``object`` the
-object that is removed, and ``layer`` what ``gmcam.explain`` takes; effects are in logits.
+of ImageNet's classes. Each part, by default all, writes a table; "maps" and "seven" write two. In all of them
+``first`` and ``second`` are the scene's objects in drawing order, ``target`` is the explained class,
+``object`` the object that is removed, and ``layer`` what ``gmcam.explain`` takes; effects are in logits.
 
 effects: removal, addition, interaction and background effects on the logit and on the log-probability, for
     every class; ``area``, the object's visible share of the image.
@@ -31,14 +31,27 @@ bias: logits of single objects on all backgrounds, honest and biased network; ``
 backgrounds: the removal effect on each of the nine backgrounds, for the first scenes; ``bare_answer`` and
     ``bare_probability``: the network's answer to the background alone.
 triples: of three objects' scenes the sums of the removal and of the addition effects, and Y(S) − Y(∅).
+library: Pearson's r of every method's map with the exact effect map, on the first scenes and the last layer
+    of collage-resnet; ``r_rectified``: of its positive values alone, taken before a finer map is averaged.
+repairs: HiResCAM's sum, mended step by step, for every class. ``zero``: Σ C ⊙ M over the object's own
+    cells; ``baseline``: Σ C ⊙ (M − M⁻) over them; ``everywhere``: the same over all cells.
+pooling: collage-vgg's maps ``before`` and ``after`` the max pooling that follows ``layer``: ``zeros_…``, the
+    share of gradients that are 0; ``difference``, the largest between the two sums over a window;
+    ``r_each_other``; ``r_…``, with the effect map after the pooling, of the target's own object.
+seven_effects, seven_sums: as "effects" and "sums", of EfficientNet-Lite0 and the first two scenes of each
+    pair of seven classes (coins have none on ImageNet).
+orders: of the stored sums, ``sign``, the mean hit rate of positive and negative effects; ``which`` of two
+    objects counts more for an absent class, correct in a share of cases; ``rho``, Spearman's over an object's
+    other classes; ``own``, ``other``: Pearson's r with the removal effect. "elsewhere" is no map, but the
+    mean removal effect in the other scenes of the same two objects.
 
-The script takes about half an hour of one processor.
+The script takes about three quarters of an hour of one processor.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 
 import cv2
@@ -50,14 +63,24 @@ from torch.nn import functional as F
 
 import gmcam
 from gmcam import equations, metrics
+from gmcam.capture import Recording
+from gmcam.groups import resolved
 from gmcam.lab import BACKGROUNDS, CLASSES, scene
 from gmcam.lab.scenes import Scene
 from gmcam.metrics.effects import FILLS, SCORES
 
 OUT = Path(__file__).parents[1] / "book"
 LITE = "efficientnet-lite0"
-CATS = gmcam.group(["tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat"], "cat")
-CUPS = gmcam.group(["cup", "coffee mug", "espresso"], "cup")
+GROUPS = {
+    "cat": ["tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat"],
+    "cup": ["cup", "coffee mug", "espresso"],
+    "flower": ["daisy", "yellow lady's slipper"],
+    "pagoda": ["stupa", "palace", "monastery", "bell cote"],
+    "rocket": ["missile", "projectile", "space shuttle"],
+    "motorbike": ["moped", "motor scooter"],
+    "person": ["suit", "military uniform", "academic gown", "groom"],
+}
+SEVEN = {label: gmcam.group(names, label) for label, names in GROUPS.items()}
 # Layers, and parts of the way of their effect maps: enough for r > 0.999 with the maps at 128 parts.
 LAYERS = {
     "collage-vgg": {"32x32": 32, "16x16": 32, "pool": 32},
@@ -73,6 +96,9 @@ SUM_LAYERS = {
 }
 METHODS = ["grad_cam", "guidance_map", "gmcam", "grad_cam_squared", "hires_cam", "signed_grad_cam"]
 METHODS += ["grad_cam_pp", "x_grad_cam", "layer_cam", "feature_sum", "area", "centred_blob"]
+PAIRS = ((0, 0), (0, 1), (1, 0), (1, 1))  # the target's object, the one removed
+POOLINGS = {"32x32": ("stage3", "stage4.0"), "16x16": ("stage4", "pool")}
+ENDS = ("before", "after")
 POWERS = (0.25, 0.5, 1, 2, 4)
 EVERYWHERE = [name for names in BACKGROUNDS.values() for name in names]
 Row = dict[str, object]
@@ -81,28 +107,30 @@ Row = dict[str, object]
 @gmcam.method("signed_grad_cam", title="Signed Grad-CAM", source="Selvaraju et al., ICCV 2017", signed=True)
 def signed_grad_cam(query: gmcam.Query) -> Tensor:
     """Σ_k λ_k M_k."""
-    return equations.class_map(query.M, equations.channel_weights(query.C))
+    return signed_class_map(query.M, query.C)
+
+
+def signed_class_map(M: Tensor, C: Tensor) -> Tensor:
+    """Grad-CAM without its rectifier."""
+    return equations.class_map(M, equations.channel_weights(C))
+
+
+EQUATIONS = {"signed_grad_cam": signed_class_map, "grad_cam": equations.grad_cam}
+EQUATIONS |= {"hires_cam": equations.hires_cam, "guidance_map": equations.guidance_map}
 
 
 class Case:
-    """A scene of two objects for a network: its targets, its masks at the network's size, a row's start."""
+    """A scene of two objects for a network: classes by name, targets, masks at its size, a row's start."""
 
-    def __init__(self, network: gmcam.Network, drawn: Scene) -> None:
+    def __init__(self, network: gmcam.Network, drawn: Scene, classes: Iterable[str]) -> None:
         self.network, self.scene, self.labels = network, drawn, drawn.labels
-        groups = {"cat": CATS, "cup": CUPS}
-        self.targets = [groups[c] for c in drawn.labels] if network.name == LITE else list(drawn.labels)
+        self.classes = {name: SEVEN[name] if network.name == LITE else name for name in classes}
+        self.targets = [self.classes[label] for label in drawn.labels]
         place = network.preprocess.place_mask
         self.masks = torch.stack([place(mask) for mask in drawn.masks])
         self.about: Row = {"network": network.name, "first": drawn.labels[0], "second": drawn.labels[1]}
         self.about["seed"] = drawn.seed
         self.without = [drawn.without(number).image for number in range(2)]
-
-    @property
-    def classes(self) -> dict[str, object]:
-        """All classes by name; of ImageNet's, the two groups."""
-        if self.network.name == LITE:
-            return dict(zip(self.labels, self.targets, strict=True))
-        return {name: name for name in CLASSES}
 
     def removals(self) -> list[dict[str, float]]:
         """For each object, the effect of removing it on each of ``classes``."""
@@ -118,19 +146,29 @@ def cases(names: Iterable[str], seeds: int) -> Iterator[Case]:
     pairs = list(permutations(CLASSES, 2))
     for seed in range(seeds):
         for network in networks:
-            drawn = [(*pair, seed) for pair in pairs]
+            drawn, size = [(*pair, seed) for pair in pairs], 256
+            classes: Iterable[str] = CLASSES
             if network.name == LITE:
-                drawn = [("cat", "cup", 20 * seed + n) for n in range(20)]
+                drawn, size, classes = [("cat", "cup", 20 * seed + n) for n in range(20)], 384, ("cat", "cup")
             for *labels, number in drawn:
-                yield Case(network, scene(*labels, seed=number, size=384 if network.name == LITE else 256))
+                yield Case(network, scene(*labels, seed=number, size=size), classes)
             print(f"  {network.name} seed {seed}, {time.process_time() - started:.0f} s", flush=True)
+
+
+def sevens(seeds: int) -> Iterator[Case]:
+    """EfficientNet-Lite0's scenes of two of the seven objects that ImageNet has classes for."""
+    network = gmcam.load(LITE)
+    for seed in range(min(seeds, 2)):
+        for pair in permutations(SEVEN, 2):
+            yield Case(network, scene(*pair, seed=seed, size=384), SEVEN)
 
 
 def behind(network: gmcam.Network, layer: str) -> gmcam.Network:
     """What follows a layer, as a network of that layer's maps: it spares the time of what comes before."""
     parts, path = dict(network.module.named_children()), network.layer_path(layer)
-    after = list(parts)[list(parts).index(path) + 1 :]
-    steps = [parts[name] for name in after]
+    part, *numbers = path.split(".")
+    steps = [step for n in numbers for step in list(parts[part].children())[int(n) + 1 :]]
+    steps += list(parts.values())[list(parts).index(part) + 1 :]
     if network.name != LITE:  # their code flattens before the last part
         steps.insert(-1, nn.Flatten(1))
     shape = network.map_shapes[path]
@@ -138,13 +176,19 @@ def behind(network: gmcam.Network, layer: str) -> gmcam.Network:
     return gmcam.Network(module, name=path, classes=network.classes, input_shape=shape)
 
 
+def behind_with_maps(case: Case, layer: str) -> tuple[gmcam.Network, Tensor]:
+    """What follows a layer, and its maps: of the scene, and of the scene without each object."""
+    tail, images = behind(case.network, layer), case.network.prepare([case.scene.image, *case.without])
+    return tail, gmcam.capture(case.network.module, images, 0, tail.name, gradients=False).maps[tail.name]
+
+
 def in_cells(maps: Tensor, like: Tensor) -> Tensor:
     """Maps or masks (N, H, W), averaged into the cells of another map (…, h, w)."""
     return F.adaptive_avg_pool2d(maps.float(), like.shape[-2:])
 
 
-def effects(seeds: int) -> Iterator[Row]:
-    for case in cases(LAYERS, seeds):
+def effects(scenes: Iterable[Case]) -> Iterator[Row]:
+    for case in scenes:
         drawn, targets = case.scene, list(case.classes.values())
         empty = drawn.without(0).without(0).image
         elsewhere = [drawn.on(each).image for each in EVERYWHERE if each != drawn.background]
@@ -203,15 +247,12 @@ def maps_and_truth(seeds: int) -> Iterator[tuple[str, Row]]:
         name, seed, removals = case.network.name, case.scene.seed, case.removals()
         absent = [] if name == LITE else [c for c in CLASSES if c not in case.labels][seed % 6 :][:1]
         for layer, steps in LAYERS[name].items():
-            tail = behind(case.network, layer)
-            images = case.network.prepare([case.scene.image, *case.without])
-            captured = gmcam.capture(case.network.module, images, 0, tail.name, gradients=False)
-            maps = captured.maps[tail.name]
+            tail, maps = behind_with_maps(case, layer)
             what = {"methods": METHODS, "layer": layer}
             results = gmcam.compare(case.network, case.scene.image, case.targets + absent, **what)
             raw = {each.method: in_cells(each.raw, results[0].raw) for each in results}
             shares = in_cells(case.masks, results[0].raw)
-            for number, which in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the target's object, the one removed
+            for number, which in PAIRS:
                 target = case.targets[number]
                 effect = metrics.effect_map(tail, maps[:1], maps[1 + which :][:1], target, "0", steps=steps)
                 about = {"layer": layer, **case.about, "target": case.labels[number]}
@@ -255,9 +296,9 @@ def places(effect: Tensor, own: Tensor, other: Tensor) -> Row:
     return row
 
 
-def sums(seeds: int) -> Iterator[Row]:
+def sums(scenes: Iterable[Case]) -> Iterator[Row]:
     signed, rectified = ["hires_cam", "signed_grad_cam"], ["guidance_map", "gmcam"]
-    for case in cases(SUM_LAYERS, seeds):
+    for case in scenes:
         layers = SUM_LAYERS[case.network.name]
         removals = case.removals()
         targets = list(case.classes.values())
@@ -366,16 +407,123 @@ def triples(seeds: int) -> Iterator[Row]:
                 yield row | {"total": y[0] - y[7]}
 
 
+def library(seeds: int) -> Iterator[Row]:
+    for case in cases(["collage-resnet"], 1):
+        layer = LAST[case.network.name]
+        tail, maps = behind_with_maps(case, layer)
+        results = gmcam.compare(
+            case.network,
+            case.scene.image,
+            case.targets,
+            methods=list(gmcam.METHODS),
+            layer=layer,
+            options={name: {"steps": 16} for name in ("integrated_grad_cam", "captum.integrated_gradients")},
+        )
+        raw = {each.method: each.raw for each in results}
+        for number, which in PAIRS:
+            effect = metrics.effect_map(
+                tail, maps[:1], maps[1 + which :][:1], case.targets[number], "0", steps=1
+            )
+            compared = {method: each[number] for method, each in raw.items()}
+            compared["mask"] = case.masks[which].float()
+            if which != number:
+                compared["minus_grad_cam"] = -raw["grad_cam"][which]
+            about = case.about | {"target": case.labels[number], "object": case.labels[which]}
+            for name, each in compared.items():
+                r, r_rectified = (metrics.fidelity(part[None], effect)[0] for part in (each, each.relu()))
+                yield about | {"map": name, "r": r, "r_rectified": r_rectified}
+
+
+def repairs(seeds: int) -> Iterator[Row]:
+    for case in chain(cases(("collage-resnet", "collage-vgg"), seeds), sevens(seeds)):
+        layer = LAST[case.network.name]
+        tail, maps = behind_with_maps(case, layer)
+        tail, targets = resolved(tail, list(case.classes.values()))
+        C = Recording(tail.module, maps[:1], "0", read=tail.logits_of).capture(targets).gradients["0"]
+        shares, removals, zero = in_cells(case.masks, maps), case.removals(), (C * maps[0]).sum(1)
+        for number, label in enumerate(case.labels):
+            baseline = (C * (maps[0] - maps[1 + number])).sum(1)
+            for i, target in enumerate(case.classes):
+                row: Row = {"layer": layer, **case.about, "target": target, "object": label}
+                row |= {"removal": removals[number][target], "zero": (zero[i] * shares[number]).sum()}
+                row |= {"baseline": (baseline[i] * shares[number]).sum(), "everywhere": baseline[i].sum()}
+                yield row
+
+
+def pooling(seeds: int) -> Iterator[Row]:
+    for case in cases(["collage-vgg"], 1):
+        inputs = case.network.prepare(case.scene.image)
+        targets = torch.tensor([case.network.class_index(label) for label in case.labels])
+        for layer, ends in POOLINGS.items():
+            captured = gmcam.capture(case.network.module, inputs, targets, list(ends))
+            M, C = ([each[end] for end in ends] for each in (captured.maps, captured.gradients))
+            tail, maps = behind_with_maps(case, ends[1])
+            for i, label in enumerate(case.labels):
+                effect = metrics.effect_map(tail, maps[:1], maps[1 + i :][:1], label, "0", steps=32)
+                about: Row = {"layer": layer, **case.about, "target": label}
+                about |= {f"zeros_{end}": (C[n][i] == 0).float().mean() for n, end in enumerate(ENDS)}
+                for name, equation in EQUATIONS.items():
+                    pair = [equation(M[n][i : i + 1], C[n][i : i + 1]) for n in range(2)]
+                    row = about | {
+                        f"r_{end}": metrics.fidelity(pair[n], effect)[0] for n, end in enumerate(ENDS)
+                    }
+                    row |= {"map": name, "r_each_other": metrics.fidelity(*pair)[0]}
+                    yield row | {"difference": (4 * in_cells(*pair) - pair[1]).abs().max()}
+
+
+def seven(seeds: int) -> Iterator[tuple[str, Row]]:
+    for name, part in (("seven_effects", effects), ("seven_sums", sums)):
+        for row in part(sevens(seeds)):
+            yield name, row
+
+
+def orders(seeds: int) -> Iterator[Row]:
+    stored = {name: pd.read_parquet(OUT / f"interventions_{name}.parquet") for name in ("sums", "seven_sums")}
+    stored["sums"] = stored["sums"][stored["sums"]["network"] != LITE]  # its two classes are both there
+    for table in stored.values():
+        pair = table[["first", "second"]].apply(sorted, axis=1).str.join(" ")
+        each = table.groupby(["network", "layer", pair, "object", "target"])["removal"]
+        rows = table.assign(
+            elsewhere=(each.transform("sum") - table["removal"]) / (each.transform("size") - 1)
+        )
+        for (network, layer), part in rows.groupby(["network", "layer"], sort=False):
+            for name in ("hires_cam", "signed_grad_cam", "elsewhere"):
+                yield {"network": network, "layer": layer, "map": name, **ordered(part, name)}
+
+
+def ordered(rows: pd.DataFrame, name: str) -> Row:
+    """How well a column has the removal effects' signs, and their order over objects and over classes."""
+    case, columns = ["first", "second", "seed"], [name, "removal"]
+    hits, positive = rows[name] * rows["removal"] > 0, rows["removal"] > 0
+    own = rows["target"] == rows["object"]
+    shown = (rows["target"] == rows["first"]) | (rows["target"] == rows["second"])
+    by_class = rows[~shown].groupby([*case, "target"])[columns]
+    gaps = by_class.first() - by_class.last()  # one object and the other
+    by_object = rows[~own].groupby([*case, "object"])[columns]
+    return {
+        "sign": (hits[positive].mean() + hits[~positive].mean()) / 2,
+        "which": (gaps[name] * gaps["removal"] > 0).mean(),
+        "rho": by_object.apply(lambda each: each.corr("spearman").iloc[0, 1]).mean(),
+        "own": rows[own][name].corr(rows[own]["removal"]),
+        "other": rows[shown & ~own][name].corr(rows[shown & ~own]["removal"]),
+    }
+
+
 PARTS: dict[str, Callable[[int], Iterator[Row] | Iterator[tuple[str, Row]]]] = {
-    "effects": effects,
+    "effects": lambda seeds: effects(cases(LAYERS, seeds)),
     "trace": trace,
     "maps": maps_and_truth,
-    "sums": sums,
+    "sums": lambda seeds: sums(cases(SUM_LAYERS, seeds)),
     "pixels": pixels,
     "fills": fills,
     "bias": bias,
     "backgrounds": backgrounds,
     "triples": triples,
+    "library": library,
+    "repairs": repairs,
+    "pooling": pooling,
+    "seven": seven,
+    "orders": orders,
 }
 
 
@@ -386,7 +534,7 @@ def write(tables: dict[str, list[Row]], folder: Path) -> None:
             [{k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()} for row in rows]
         )
         for column in table.select_dtypes("float"):
-            rounded = len(table) > 2000 and column != "gmcam"
+            rounded = len(table) > 1000 and column != "gmcam"
             table[column] = (table[column].round(3) if rounded else table[column]).astype("float32")
         path = folder / f"interventions_{name}.parquet"
         table.to_parquet(path, compression="zstd", index=False)
