@@ -261,7 +261,15 @@ class Study:
         last = self.cases("maps", True, network=LITE, layer="7x7", map="grad_cam")
         other = self.cases("sums", False, network=LITE, layer="7x7")
         filled = self.cases("fills", False, network=LITE, fill="mean")[["estimate", "removal"]].mean()
+        seven = self.rows("orders", network=LITE, layer="7x7").set_index("map")["other"]
+        library = self.cases("library", True).groupby("map")["r"].mean()
+        by_mask = library.drop(["mask", "signed_grad_cam"]) < library["mask"]
         return {
+            "library_mask": f"{library['mask']:.2f}",
+            "library_behind": str(by_mask.sum()),
+            "library_all": str(len(by_mask)),
+            "seven_ledger": f"{seven['hires_cam']:.2f}",
+            "seven_pair": f"{seven['elsewhere']:.2f}",
             "lite_last": with_interval(dot(last, "r", scenes=True)),
             "lite_wrong": _percent((other["hires_cam"] * other["removal"] < 0).mean()),
             "lite_for": _percent((other["removal"] > 0).mean()),
