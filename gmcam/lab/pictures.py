@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,14 +48,13 @@ def lines(
     columns: int = 2,
     x: str = "",
     y: str = "",
-    soft: Collection[str] = (),
 ) -> InlineFigure:
     """Draw charts of lines, and images, side by side.
 
     A chart maps names to lines (x values, y values); x values may be words. A name looks the same in all
     charts and appears once in the legend. All charts share their vertical axis, which contains 0, 1 and
-    every value. NaN leaves a gap. ``x`` and ``y`` label the axes; lines named in ``soft`` are thin and grey.
-    Raises ``ValueError`` without a column, and without a chart that has a value.
+    every value. NaN leaves a gap. ``x`` and ``y`` label the axes. Raises ``ValueError`` without a column,
+    and without a chart that has a value.
     """
     charts = [panel for panel in panels if isinstance(panel, Mapping)]
     if columns < 1:
@@ -64,7 +63,6 @@ def lines(
         raise ValueError("expected a panel that maps names to lines, got no values: pass {name: (x, y)}")
     names = list(dict.fromkeys(name for chart in charts for name in chart))
     looks = {name: _look(index) for index, name in enumerate(names)}
-    looks |= {name: _look(index, soft=True) for index, name in enumerate(soft)}
     values = np.concatenate([np.ravel(line[1]) for chart in charts for line in chart.values()])
     low, high = min(0.0, np.nanmin(values)), max(1.0, np.nanmax(values))
     columns = min(columns, len(panels))
@@ -137,9 +135,7 @@ def dots(panels: Mapping[str, Mapping[str, Dot]], chance: float | None = None) -
     return figure
 
 
-def _look(index: int, soft: bool = False) -> dict[str, Any]:
-    if soft:
-        return {"color": "#8A93A3", "linestyle": (*_DASHES, ":")[index % 5], "linewidth": 1.1}
+def _look(index: int) -> dict[str, Any]:
     colour, dash = LINE_COLOURS[index % len(LINE_COLOURS)], _DASHES[index % len(_DASHES)]
     return {"color": colour, "linestyle": dash, "linewidth": 1.8}
 

@@ -30,15 +30,6 @@ def test_lines_show_the_values_they_were_given():
     assert drawn["two"].get_xydata().tolist() == [[0, 1], [0.5, 0], [1, 1]]
 
 
-def test_soft_lines_are_thin_and_grey():
-    rivals = [f"rival {index}" for index in range(5)]
-    [ax] = lines([dict.fromkeys(["method", *rivals], (X, X))], soft=rivals).axes
-    method, *drawn = by_name(ax).values()
-    assert all(same_color(line.get_color(), "#8A93A3") for line in drawn)
-    assert all(line.get_linewidth() < method.get_linewidth() for line in drawn)
-    assert len({str(line._dash_pattern) for line in drawn}) == 5
-
-
 def test_dots_show_value_interval_and_clusters_row_by_row():
     panel = {"first": (-0.002, 0.1, 0.3, [0.15, 0.25]), "*second": (0.6, 0.5, 0.9, [])}
     figure = dots({"inside": panel, "pointing": panel}, chance=0.5)
