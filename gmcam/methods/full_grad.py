@@ -66,8 +66,8 @@ def smooth_full_grad(
         )
         means: dict[str, Tensor] = {}
         for _, sums in in_chunks(partial(summed_terms, row), noises, chunk_size):
-            for name, total in sums.items():
-                means[name] = means.get(name, 0) + total / samples
+            for name in list(sums):  # each is freed before the next chunk is computed
+                means[name] = means.get(name, 0) + sums.pop(name) / samples
         raw.append(_add_up(means, query.size))
     return torch.cat(raw)
 
