@@ -15,7 +15,7 @@ from playwright.sync_api import sync_playwright
 SIZE = {"width": 1280, "height": 860}
 # File → page, colour scheme, and the element to wait for.
 SCREENSHOTS = {
-    "landing.png": ("book/intro.html", "light", ".gmcam-frozen figure img"),
+    "landing.png": ("book/intro.html", "light", ".gm-figure.is-live"),
     "own_photo.png": ("book/own_photo.html", "dark", '#own-photo[data-state="ready"]'),
 }
 

@@ -19,6 +19,7 @@ ANCHOR = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
 ROLE = re.compile(r"(\s?)\{([\w:]+)\}`([^`<]*?)\s*(?:<([^`>]+)>)?`")
 SHORT = 70  # characters; a shorter sentence is joined by a second one
 SILENT = ("Exercises", "References")  # headings without a slide
+LIVE = 'class="gm-figure"'  # in the output of gmcam.lab.equation_figure
 # A sentence, which does not end at a full stop in a formula, in code or in an abbreviation.
 SENTENCE = re.compile(
     r"(?>\$[^$]*\$|`[^`]*`|\b(?:Eqs?|Figs?|al|vs|e\.g|i\.e)\.|.)+?(?:[.!?][\"*)]*(?=\s|$)|\Z)", re.S
@@ -153,12 +154,19 @@ def deck(notebook: NotebookNode, titles: dict[str, str]) -> list[Slide]:
 
 
 def figures(cell: NotebookNode, above: str, titles: dict[str, str]) -> list[Slide]:
-    """A slide for each figure that a code cell has drawn."""
+    """A slide for each figure that a code cell has drawn; of a live one, the still without its script."""
     book = cell.metadata.get("mystnb", {})
     caption = plain(book.get("figure", {}).get("caption", ""), titles)
     whole = (sentences(caption) or [""])[0].rstrip(".")
     title = re.match(r".{12,}?(?=:\s|:?$)|.*", whole, re.DOTALL)[0]  # type: ignore[index]
     alt = escape(book.get("image", {}).get("alt", title))
-    data = [output["data"]["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
-    images = [f'<img alt="{alt}" src="data:image/png;base64,{"".join(png.split())}">' for png in data]
-    return [Slide("figure", inline(title), above, image) for image in images]
+    bodies = []
+    for output in cell.outputs:
+        data = output.get("data", {})
+        html = "".join(data.get("text/html", ""))
+        if "image/png" in data:
+            png = "".join(data["image/png"].split())
+            bodies.append(f'<img alt="{alt}" src="data:image/png;base64,{png}">')
+        elif LIVE in html:
+            bodies.append(re.sub(r"<script.*?</script>", "", html, flags=re.DOTALL))
+    return [Slide("figure", inline(title), above, body) for body in bodies]

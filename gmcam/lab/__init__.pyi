@@ -1,6 +1,8 @@
 from . import exercises as exercises
 from .charts import intervals as intervals
 from .collage import collage as collage
+from .equation_figure import EquationFigure as EquationFigure
+from .equation_figure import equation_figure as equation_figure
 from .explorer import explorer as explorer
 from .frozen import freeze as freeze
 from .frozen import frozen_explorer as frozen_explorer

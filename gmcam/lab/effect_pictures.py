@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from gmcam.explaining import explain
+from gmcam.lab.palette import colours, pale
 from gmcam.lab.scenes import Scene
 from gmcam.network import Network
 from gmcam.show import DPI, INK, InlineFigure, as_array, clear_axes
@@ -20,17 +21,11 @@ from gmcam.show import DPI, INK, InlineFigure, as_array, clear_axes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FOR, AGAINST, RULE, HALO = "#C94F00", "#0B6FAE", "#9AA5B4", "#F5F6F8"
-_RAMP = ("#043862", "#0E70B2", "#68B6E8", "#C8E4F7", "#FFFFFF", "#FFDEB8", "#FFA04E", "#DE5808", "#8C2800")
+RULE, HALO = "#9AA5B4", "#F5F6F8"
+(FOR,), (AGAINST,) = colours()["for"], colours()["against"]
+_RAMP = [*colours()["ramp-against"][:0:-1], *colours()["ramp-for"]]
 SIGNED = LinearSegmentedColormap.from_list("against-for", _RAMP)
 _WIDTH = 7.6  # inches: the page's text
-
-
-def pale(image: Image.Image) -> np.ndarray:
-    """The image under a map (H, W, 1) in [0, 1]: grey, at 62 % contrast and 142 % brightness."""
-    grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
-    paled: np.ndarray = ((0.5 + 0.62 * (grey - 0.5)) * 1.42).clip(0, 1)
-    return paled
 
 
 def signed_cells(
