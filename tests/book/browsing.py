@@ -6,6 +6,10 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+WIDTHS = (360, 390, 768, 1024, 1280, 1440)
+OPEN = "document.querySelectorAll('.bd-article details').forEach(one => one.open = true)"
+CUT = "[...document.querySelectorAll('.bd-article pre')].filter(one => one.scrollWidth > one.clientWidth + 1)"
+
 
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *_):
@@ -53,3 +57,11 @@ def settle(page):
     if page.locator("#own-photo").count():
         page.wait_for_selector('#own-photo:not([data-state="starting"], [data-state="busy"])')
     page.wait_for_timeout(100)
+
+
+def resize(page, width):
+    """Give the window a width; returns by how much the page is wider, and how many blocks of code are cut."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_timeout(50)
+    wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return wider, page.evaluate(f"{CUT}.length")

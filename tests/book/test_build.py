@@ -10,10 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
+import answers
 import nbformat
 import pytest
 import slides
-from browsing import Tab, server, settle
+from browsing import OPEN, WIDTHS, Tab, resize, server, settle
 from PIL import Image
 
 import gmcam
@@ -81,6 +82,12 @@ def test_every_solution_on_the_page_is_right(built, chapter):
     exercises = sum(name.split(".")[0] == chapter for name in EXERCISES)
     assert page.count("Right.\n") == exercises == page.count("No answer yet")
     assert "Not right" not in page
+
+
+def test_every_exercise_whose_answer_can_be_typed_has_a_field(built):
+    text = "".join(page.read_text() for page in pages(built.html))
+    fields = re.findall(r'<div class="gmcam-answer" data-exercise="([\w.]+)"', text)
+    assert sorted(fields) == sorted(name for name in EXERCISES if answers.data(EXERCISES[name]))
 
 
 def test_every_picture_on_the_pages_has_alt_text(built):
@@ -161,6 +168,19 @@ def test_pages_ask_nothing_from_outside_fit_and_are_accessible(
             tab.page.evaluate(axe)
             if faulty := [*tab.complaints, *broken, *wide, *violations(tab.page, scheme, rules)]:
                 faults[page.name] = faulty
+    assert faults == {}
+
+
+def test_pages_fit_every_window_and_no_code_is_cut_on_wide_ones(built, served, browser):
+    faults = {}
+    for page in pages(built.html):
+        with Tab(browser, f"{served}/book/{page.name}") as tab:
+            settle(tab.page)
+            tab.page.evaluate(OPEN)
+            for width in WIDTHS:
+                wider, cut = resize(tab.page, width)
+                if wider > 0 or (cut and width >= 1024):
+                    faults[page.name, width] = f"{wider} px too wide, {cut} blocks of code cut"
     assert faults == {}
 
 

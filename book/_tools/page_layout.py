@@ -1,0 +1,220 @@
+"""The layout of a page, made from sources that stay plain: MyST's own directives and cell tags.
+
+- The objectives become one line of text: minutes, what is needed, what the reader will be able to do.
+- Each exercise becomes a card: its question, the cell of the answer, and the solution folded in one.
+- A folded cell has a name, and says how many lines it has.
+- A figure is as wide as its file says; one that is wider than the text reaches into the margin.
+- The buttons above the page become one menu.
+
+``_static/page.css`` and ``_static/page.js`` do the rest.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
+from PIL import Image, UnidentifiedImageError
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.docutils import SphinxTranslator
+
+TEXT, WIDE = 720, "full-width"  # pixels of the text column; the theme's class for what is wider
+MEASURED, COUNT = "How it was measured", re.compile(r" · \d+ lines? of Python$")
+ENTRIES = {  # the theme's buttons, by what is written on them
+    "Binder": "Run on Binder",
+    "Colab": "Run in Colab",
+    ".ipynb": "Download the notebook",
+    ".md": "Download the source",
+    ".pdf": "Print, or save as PDF",
+}
+
+
+class Objectives(nodes.Admonition, nodes.Element):
+    """The objectives of a chapter. An admonition, so that the page's description for links skips it."""
+
+
+class Exercise(nodes.General, nodes.Element):
+    """One exercise: ``number`` and, where a cell checks the answer, the ``name`` that the check uses."""
+
+
+class ObjectivesLine(SphinxTransform):
+    """Turns the box of objectives into a line: *25 minutes · needs CAM · you can do this; do that*."""
+
+    default_priority = 800
+
+    def apply(self, **_: Any) -> None:
+        for box in list(self.document.findall(nodes.admonition)):
+            if isinstance(box[0], nodes.title) and box[0].astext() == "Objectives":
+                goals = next(box.findall(nodes.bullet_list))
+                box.replace_self(Objectives("", objectives_line(goals, box.children[-1])))
+
+
+def objectives_line(goals: nodes.Element, last: nodes.Element) -> nodes.paragraph:
+    """The line, from the list of goals and the paragraph "**Minutes:** 25. **You need:** …."."""
+    _, minutes, _, *needs = written(last)
+    line = nodes.paragraph("", f"{minutes.astext().strip(' .')} minutes · needs")
+    line += without_stop(needs)
+    for number, item in enumerate(goals.children):
+        first, *rest = without_stop(written(item[0]))
+        again = "You can " if number else ""  # said once
+        goal = first.astext().removeprefix(again)
+        line += nodes.Text(("; " if number else " · ") + goal[0].lower() + goal[1:])
+        line += rest
+    return line
+
+
+def written(paragraph: nodes.Element) -> list[nodes.Node]:
+    """The nodes of a paragraph. MyST puts empty text before a first word in bold."""
+    return [node for node in paragraph.children if node.astext()]
+
+
+def without_stop(inline: list[nodes.Node]) -> list[nodes.Node]:
+    """Nodes of a sentence without its full stop."""
+    *before, end = inline
+    return [*before, nodes.Text(end.astext().removesuffix("."))] if isinstance(end, nodes.Text) else inline
+
+
+class ExerciseCards(SphinxTransform):
+    """Wraps each exercise, from its number in bold to the next one or to the section's end."""
+
+    default_priority = 800
+
+    def apply(self, **_: Any) -> None:
+        for section in list(self.document.findall(nodes.section)):
+            if section[0].astext() == "Exercises":
+                card, children = None, []
+                for child in section.children:
+                    if number := exercise_number(child):
+                        card = Exercise(number=number, ids=[f"exercise-{number}"])
+                        children.append(card)
+                    (children if card is None else card).append(child)
+                section.children = []
+                section.extend(children)
+                for card in section.findall(Exercise):
+                    card["name"] = checked_name(card)
+                    join_solution(card)
+
+
+def exercise_number(node: nodes.Node) -> str | None:
+    """The number of the exercise that begins with this paragraph."""
+    first = written(node)[0] if isinstance(node, nodes.paragraph) else None
+    number = re.fullmatch(r"(\d+)\.", first.astext()) if isinstance(first, nodes.strong) else None
+    return number and number[1]
+
+
+def checked_name(card: Exercise) -> str:
+    """``"cam.1"`` where a cell ends in ``check("cam.1", answer)``; empty without such a cell."""
+    code = "\n".join(block.astext() for block in card.findall(nodes.literal_block))
+    name = re.search(r'^check\("([\w.]+)", answer\)', code, re.MULTILINE)
+    return name[1] if name else ""
+
+
+def join_solution(card: Exercise) -> None:
+    """Move the cells of a solution into the first of them, so that one fold holds them all."""
+    first, *others = [child for child in card.children if hidden(child) == "all"] or [None]
+    for cell in others:
+        card.remove(cell)
+        first += cell.children
+
+
+def hidden(node: nodes.Node) -> str | None:
+    """What a cell hides by its tags: MyST-NB's ``"all"``, ``"input"``, …; None for anything else."""
+    return node.get("hide_mode") if isinstance(node, nodes.container) else None
+
+
+class FoldNames(SphinxPostTransform):
+    """Names each folded cell."""
+
+    default_priority = 190  # before MyST-NB folds, with 199
+    formats = ("html",)
+
+    def run(self, **_: Any) -> None:
+        for cell in self.document.findall(lambda node: bool(hidden(node))):
+            settings = cell["cell_metadata"].get("mystnb", {})
+            if hidden(cell) == "all":
+                shown, opened = "Show the solution", "Hide the solution"
+            else:
+                lines = len(next(cell.findall(nodes.literal_block)).astext().splitlines())
+                name = COUNT.sub("", settings.get("code_prompt_show", MEASURED))
+                shown = f"{name} · {lines} line{'s' * (lines != 1)} of Python"
+                opened = "Hide the code"
+            cell["prompt_show"] = shown
+            cell["prompt_hide"] = settings.get("code_prompt_hide", opened)
+
+
+class FigureWidths(SphinxPostTransform):
+    """Shows the figures of cells at the size that their resolution gives them, 96 pixels an inch."""
+
+    default_priority = 190
+    formats = ("html",)
+
+    def run(self, **_: Any) -> None:
+        outputs = [
+            node for node in self.document.findall(nodes.container) if "cell_output" in node["classes"]
+        ]
+        for image in (image for output in outputs for image in output.findall(nodes.image)):
+            width = own_width(Path(self.env.srcdir, image["uri"]))
+            if width and "width" not in image:
+                image["width"] = f"{width}px"
+                if width > TEXT and isinstance(image.parent, nodes.figure):
+                    image.parent["classes"].append(WIDE)
+
+
+def own_width(path: Path) -> int | None:
+    """The width of a bitmap in pixels of the page; None if the file says nothing about its resolution."""
+    try:
+        with Image.open(path) as image:
+            return round(image.width * 96 / image.info["dpi"][0])
+    except (OSError, UnidentifiedImageError, KeyError, ZeroDivisionError):
+        return None
+
+
+def one_menu(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: object) -> None:
+    """Put the buttons for running, downloading and the full screen into one menu."""
+    buttons: list[dict[str, Any]] = []
+    for button in context["header_buttons"]:
+        buttons += button.get("buttons", [{**button, "text": "Full screen"}])
+    for button in buttons:
+        button["text"] = ENTRIES.get(button["text"], button["text"])
+        button["tooltip"] = None  # it would say the same
+        button.pop("classes", None)
+    menu = {"type": "group", "tooltip": "Run, download, print", "label": "page-menu", "buttons": buttons}
+    context["header_buttons"] = [{**menu, "icon": "fas fa-ellipsis-vertical"}] if buttons else []
+
+
+def visit_objectives(self: SphinxTranslator, node: Objectives) -> None:
+    self.body.append(self.starttag(node, "div", CLASS="gmcam-objectives"))
+
+
+def visit_exercise(self: SphinxTranslator, node: Exercise) -> None:
+    named = {"role": "group", "aria-label": f"Exercise {node['number']}", "data-exercise": node["name"]}
+    self.body.append(self.starttag(node, "div", CLASS="gmcam-exercise", **named))
+
+
+def close(self: SphinxTranslator, _node: nodes.Element) -> None:
+    self.body.append("</div>\n")
+
+
+def visit_fold(self: SphinxTranslator, node: HideCodeCellNode) -> None:
+    shown, opened = self.encode(node["prompt_show"]), self.encode(node["prompt_hide"])
+    self.body.append('<details class="gmcam-fold"><summary>')
+    self.body.append(f'<span class="shut">{shown}</span><span class="opened">{opened}</span></summary>\n')
+
+
+def close_fold(self: SphinxTranslator, _node: HideCodeCellNode) -> None:
+    self.body.append("</details>\n")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_node(Objectives, html=(visit_objectives, close))
+    app.add_node(Exercise, html=(visit_exercise, close))
+    app.add_node(HideCodeCellNode, override=True, html=(visit_fold, close_fold))
+    for transform in (ObjectivesLine, ExerciseCards):
+        app.add_transform(transform)
+    for transform in (FoldNames, FigureWidths):
+        app.add_post_transform(transform)
+    app.connect("html-page-context", one_menu, priority=900)  # after the theme has listed its buttons
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
