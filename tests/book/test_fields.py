@@ -23,8 +23,8 @@ CHAPTERS = ("explorer", "one_weight", "what_guidance_does")  # they need no netw
 CONF = """
 extensions = ["myst_nb", "answers"]
 html_theme = "sphinx_book_theme"
-html_static_path = ["_static"]
-html_css_files = ["gmcam.css"]
+html_static_path = ["_static", "palette.css"]
+html_css_files = ["palette.css", "gmcam.css"]
 html_context = {"default_mode": "auto"}
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
@@ -56,6 +56,7 @@ def html(tmp_path_factory):
     """The pages of the small book."""
     source = tmp_path_factory.mktemp("fields") / "source"
     shutil.copytree(ROOT / "book" / "_static", source / "_static")
+    shutil.copy(ROOT / "gmcam" / "palette.css", source)
     (source / "conf.py").write_text(CONF)
     pages = "\n".join(CHAPTERS)
     (source / "index.md").write_text(f"# Exercises\n\n```{{toctree}}\n{pages}\n```\n")
