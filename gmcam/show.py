@@ -1,10 +1,13 @@
-"""Figures of saliency maps, with matplotlib: ``pip install 'gmcam[plot]'``. Over a grey image, maps are drawn
-in *inferno*, a perceptually uniform scale; signed values are drawn in *PuOr*, white at zero."""
+"""Figures of saliency maps, with matplotlib: ``pip install 'gmcam[plot]'``. A map's colours multiply the pale
+image: orange is for the class, blue against it, and white is nothing."""
+
+from __future__ import annotations
 
 import io
+import re
 import textwrap
-from collections.abc import Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,11 @@ from torch import Tensor
 from gmcam._extras import require
 from gmcam.explaining import Result
 from gmcam.methods import METHODS
+from gmcam.palette import colours, pale, tint
 from gmcam.reading import ImageSource, open_image
 
 try:
-    from matplotlib import cm, colormaps, colors
+    from matplotlib import cm, colors
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.figure import Figure
@@ -28,16 +32,30 @@ except ModuleNotFoundError:
 
 Panel = Image.Image | np.ndarray | Tensor
 Panels = Sequence[Panel | None]
-COLOURS, SIGNED_COLOURS = "inferno", "PuOr"
-INK, DPI, _TITLE = "#222222", 144, 10  # the titles' size in points
+(INK,), (SOFT,), (LINE,) = (colours()[role] for role in ("ink", "soft", "line"))
+# Inches of 96 pixels: the book's text, its text and margin, and a phone. Letters of 9 points have 12 pixels.
+TEXT, WIDE, PHONE = 7.34, 10.2, 3.6
+DPI, TITLE, SMALL = 144, 10, 9
+_PAD = 0.08  # around a figure
 
 
 class InlineFigure(Figure):
-    """A matplotlib figure that displays itself in a notebook, without pyplot and its global state."""
+    """A matplotlib figure that displays itself in a notebook, without pyplot and its global state.
+
+    ``stacked`` draws it for a phone, with panels below each other: the JPEG in a cell's output, which the
+    book shows on narrow pages. Notebooks prefer the PNG."""
+
+    stacked: Callable[[], InlineFigure] | None = None
 
     def _repr_png_(self) -> bytes:
+        return self._saved("png")
+
+    def _repr_jpeg_(self) -> bytes | None:
+        return self.stacked()._saved("jpeg", dpi=192, pil_kwargs={"quality": 90}) if self.stacked else None
+
+    def _saved(self, kind: str, **options: Any) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12)
+        self.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=_PAD, **options)
         # Each text keeps the canvas it was last drawn on, megabytes of pixels, alive: replace it by a pixel.
         pixel = RendererAgg(1, 1, self.dpi)  # type: ignore[no-untyped-call]
         for text in self.findobj(Text):
@@ -45,38 +63,38 @@ class InlineFigure(Figure):
         return buffer.getvalue()
 
 
-def overlay(image: ImageSource, saliency: Tensor | np.ndarray, opacity: float = 0.75) -> np.ndarray:
-    """Lay a saliency map (h, w) in [0, 1] over an image: (H, W, 3) uint8 at the image's size.
+def overlay(image: ImageSource, saliency: Tensor | np.ndarray, ramp: str = "for") -> np.ndarray:
+    """Multiply a pale image by the colours of a map (h, w): (H, W, 3) uint8 at the image's size.
 
-    Where the scaled map is s, its colour has the weight ``opacity`` · s over the grey image. Raises
-    ``ValueError`` for an opacity outside [0, 1] and for a map that is not (h, w) or not finite."""
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"expected an opacity between 0 and 1, got {opacity}")
+    ``saliency``: shares of a maximum in [−1, 1], white at 0 and blue below; those beyond have the last
+    colour. A map of few cells is enlarged without smoothing. ``ramp``: of positive values, "for" a class or,
+    without one, "activity". Raises ``ValueError`` for a map that is not (h, w) or not finite.
+
+    >>> from gmcam.show import overlay
+    >>> overlay(np.full((1, 2, 3), 255, np.uint8), torch.tensor([[0.0, 1.0]])).tolist()
+    [[[255, 255, 255], [140, 40, 0]]]
+    """
     image = open_image(image)
-    colours, values = map_colours(saliency, image.size)
-    weight = (opacity * values)[..., None]
-    return (grey_levels(image) * (1 - weight) + colours * weight).astype(np.uint8)
+    # A box that is smaller than a cell takes the nearest one; a larger one takes the mean.
+    values = Image.fromarray(as_values(saliency)).resize(image.size, Image.Resampling.BOX)
+    laid: np.ndarray = pale(image) * tint(np.asarray(values), ramp)
+    return laid.astype(np.uint8)
 
 
-def grey_levels(image: Image.Image) -> np.ndarray:
-    """The image under a map (H, W, 1): grey, and lighter than the map's darkest colour."""
-    return np.asarray(image.convert("L"), dtype=np.float32)[..., None] * 0.8 + 25
-
-
-def map_colours(saliency: Tensor | np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The map at ``size`` (width, height): colours (H, W, 3) in 0…255 and values (H, W) in [0, 1]."""
+def as_values(saliency: Tensor | np.ndarray) -> np.ndarray:
+    """A map (h, w) in float32. Raises ``ValueError`` for another shape, and values that are not finite."""
     values = as_array(saliency).astype(np.float32)
     if values.ndim != 2 or 0 in values.shape:
         raise ValueError(f"expected one saliency map (h, w), got {values.shape}: pass result.maps[0]")
     if not np.isfinite(values).all():
         raise ValueError("expected a finite saliency map, got NaN or infinite values: replace them first")
-    scaled = np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
-    return colour_table()[(scaled * 255).astype(np.uint8)], scaled
+    return values
 
 
-def colour_table() -> np.ndarray:
-    """The 256 colours of ``COLOURS`` as (256, 3) float32 in 0…255."""
-    return np.asarray(colormaps[COLOURS](np.arange(256))[:, :3] * 255, dtype=np.float32)
+def by_cell(result: Result, index: int = 0) -> Tensor:
+    """Map ``index`` at its own resolution (h, w): the positive raw values as shares of the largest."""
+    raw = result.raw[index].float().relu()
+    return raw / raw.max() if raw.any() else raw
 
 
 def as_array(panel: Panel) -> np.ndarray:
@@ -86,13 +104,15 @@ def as_array(panel: Panel) -> np.ndarray:
     return np.asarray(open_image(panel) if isinstance(panel, Image.Image) else panel)
 
 
-def show(image: Any, *results: Result, opacity: float = 0.75) -> InlineFigure:
+def show(image: Any, *results: Result, smooth: bool = False) -> InlineFigure:
     """Draw the maps of ``results`` over the image: row i holds target i of every result, a column per result.
 
-    Each row starts with the image, cropped to what the network receives. Each map is titled with its method,
-    its target and the target's probability. A signal, a tensor (C, T), is drawn above the curve of each map;
-    of a volume, (C, D, H, W), and of frames, (T, C, H, W), six slices are drawn, a row per map. Raises
-    ``ValueError`` for anything but one or more results, for one image.
+    Maps are drawn cell by cell, each from 0 to its maximum (``by_cell``), or with ``smooth`` as
+    ``result.maps`` has them, smoothed and enlarged. Each row starts with the image, cropped to what the
+    network receives. Rows are named after their target and its probability, or where the results' targets
+    differ, the maps. A signal, a tensor (C, T), is drawn above the curve of each map; of a volume,
+    (C, D, H, W), and of frames, (T, C, H, W), six slices are drawn, a row per map. Raises ``ValueError`` for
+    anything but one or more results, for one image.
 
     >>> network, scene = gmcam.load("collage-vgg"), gmcam.lab.scene("cat", "cup", seed=3)
     >>> figure = gmcam.show(scene.image, gmcam.explain(network, scene.image, ["cat", "cup"]))
@@ -105,41 +125,50 @@ def show(image: Any, *results: Result, opacity: float = 0.75) -> InlineFigure:
         raise ValueError("expected results for one image, got several images: explain each on its own")
     if results[0].maps.ndim != 3:
         draw = _signal if results[0].maps.ndim == 2 else _slices
-        return draw(image, [(result, row) for result in results for row in range(len(result.maps))], opacity)
+        return draw(image, [(result, row) for result in results for row in range(len(result.maps))], smooth)
     views = [result.network.view(image) for result in results]
+    count = max(len(result.maps) for result in results)
+    targets = [[_target(result, row) for row in range(len(result.maps))] for result in results]
+    alike = all(target == targets[0] for target in targets)
     panels, titles = list[Panel | None](), list[str]()
-    for row in range(max(len(result.maps) for result in results)):
+    for row in range(count):
         panels.append(views[0])
         titles.append("" if row else "image")
         for result, view in zip(results, views, strict=True):
             has_map = row < len(result.maps)
-            panels.append(overlay(view, result.maps[row], opacity) if has_map else None)
-            titles.append(_title(result, row, results) if has_map else "")
-    return grid(panels, titles, columns=1 + len(results), bar="saliency")
+            panels.append(overlay(view, _drawn(result, row, smooth)) if has_map else None)
+            titles.append(_title(result, row, results, alike) if has_map else "")
+    return grid(panels, titles, columns=1 + len(results), rows=targets[0] if alike else [""] * count)
 
 
-def _signal(signal: Any, maps: Sequence[tuple[Result, int]], opacity: float) -> InlineFigure:
+def _drawn(result: Result, row: int, smooth: bool) -> Tensor:
+    return result.maps[row] if smooth else by_cell(result, row)
+
+
+def _signal(signal: Any, maps: Sequence[tuple[Result, int]], smooth: bool) -> InlineFigure:
     """The signal's channels, and under them the curve of each map."""
     values = as_array(signal).reshape(-1, as_array(signal).shape[-1])
-    figure = InlineFigure(figsize=(7.4, 1.5 + 0.9 * len(maps)), dpi=DPI, layout="constrained")
+    figure = InlineFigure(figsize=(TEXT, 1.5 + 0.9 * len(maps)), dpi=DPI, layout="constrained")
     heights = {"height_ratios": [1.6, *[1] * len(maps)]}
     axes = figure.subplots(1 + len(maps), 1, sharex=True, squeeze=False, gridspec_kw=heights)[:, 0]
     axes[0].plot(values.T, linewidth=1, color=INK, alpha=max(0.3, 1 / len(values)))
-    axes[0].set_title("signal", fontsize=_TITLE, color=INK, loc="left")
+    axes[0].set_title("signal", fontsize=TITLE, color=INK, loc="left")
+    length = values.shape[1]
     for ax, (result, row) in zip(axes[1:], maps, strict=True):
-        look = {"color": colormaps[COLOURS](0.55), "alpha": opacity, "linewidth": 0}
-        ax.fill_between(range(values.shape[1]), as_array(result.maps[row]), **look)
-        ax.set_title(_title(result, row, [result for result, _ in maps]).replace("\n", ", "), fontsize=_TITLE)
-        ax.title.set(color=INK, horizontalalignment="left", x=0)
+        curve = as_array(_drawn(result, row, smooth))
+        step = (np.arange(length) + 0.5) * len(curve) // length  # the cell of each value
+        ax.fill_between(range(length), curve[step.astype(int)], color=colours()["for"][0], linewidth=0)
+        title = _title(result, row, [result for result, _ in maps]).replace("\n", ", ")
+        ax.set_title(title, fontsize=TITLE, color=INK, loc="left")
         ax.set(ylim=(0, 1), yticks=[0, 1])
     for ax in axes:
-        ax.tick_params(labelsize=8, colors=INK)
+        ax.tick_params(labelsize=SMALL, colors=INK)
         ax.spines[["top", "right"]].set_visible(False)
-        ax.set_xlim(0, values.shape[1] - 1)
+        ax.set_xlim(0, length - 1)
     return figure
 
 
-def _slices(volume: Any, maps: Sequence[tuple[Result, int]], opacity: float) -> InlineFigure:
+def _slices(volume: Any, maps: Sequence[tuple[Result, int]], smooth: bool) -> InlineFigure:
     """Six slices, or frames, evenly spaced: the image's, and below them those of each map."""
     depth, height, width = maps[0][0].maps.shape[1:]
     frames = bool(getattr(maps[0][0].network.reshape, "count", None))  # they come before the channels
@@ -150,64 +179,122 @@ def _slices(volume: Any, maps: Sequence[tuple[Result, int]], opacity: float) -> 
     images = [Image.fromarray(grey[place]).convert("RGB") for place in places]
     panels, titles = list[Panel](images), [f"{'frame' if frames else 'slice'} {place}" for place in places]
     for result, row in maps:
-        chosen = zip(images, places, strict=True)
-        panels += [overlay(image, result.maps[row, place], opacity) for image, place in chosen]
+        drawn = _drawn(result, row, smooth)
+        cells = [int((place + 0.5) * len(drawn) / depth) for place in places]
+        panels += [overlay(image, drawn[cell]) for image, cell in zip(images, cells, strict=True)]
         titles += [_title(result, row, [result for result, _ in maps]), *[""] * (len(places) - 1)]
-    return grid(panels, titles, columns=len(places), bar="saliency")
+    return grid(panels, titles, columns=len(places), rows=[""] * (1 + len(maps)))
 
 
-def _title(result: Result, index: int, results: Sequence[Result]) -> str:
+def _title(result: Result, index: int, results: Sequence[Result], alike: bool = False) -> str:
+    """Method, and layer where they differ; the target, too, unless rows name it ``alike`` for all."""
     layers = {other.layer for other in results if other.method == result.method}
-    title = METHODS[result.method].title + (f", {result.layer}" if len(layers) > 1 else "")
+    method = METHODS[result.method].title + (f", {result.layer}" if len(layers) > 1 else "")
+    words = [method * (not alike or not index), "(empty map)" * bool(result.empty[index])]
+    return "\n".join([" ".join(filter(None, words)), *[_target(result, index)] * (not alike)])
+
+
+def _target(result: Result, index: int) -> str:
+    """The target and its probability."""
     label = result.label(index).replace("$", r"\$")  # between dollar signs matplotlib reads a formula
-    percent = "" if result.probability is None else f", {result.probability[index]:.1%}"
-    return f"{title}{' (empty map)' if result.empty[index] else ''}\n{label}{percent}"
+    percent = "" if result.probability is None else f", {100 * result.probability[index]:.1f} %"
+    return label + percent
 
 
 def grid(
-    panels: Panels, titles: Sequence[str] = (), columns: int = 4, bar: str = "", rows: Sequence[str] = ()
+    panels: Panels,
+    titles: Sequence[str] = (),
+    columns: int = 4,
+    bar: str = "",
+    rows: Sequence[str] = (),
+    ramp: str = "activity",
 ) -> InlineFigure:
     """Arrange panels in rows: images, (H, W, 3) arrays, and (h, w) maps, which share one colour scale.
 
-    None leaves a place empty, NaN a gap in a map. ``titles`` and ``rows`` name the first panels and rows,
-    ``bar`` the colour bar of the maps' values. Raises ``ValueError`` without a panel or a column."""
+    None leaves a place empty, NaN a gap in a map. ``titles`` and ``rows`` name the first panels and rows.
+    ``bar``: a name for the maps' values, which draws their colour bar. ``ramp``: of maps without negative
+    values, "activity" or "for" a class; signed ones run from blue to orange, white at 0. On a narrow page two
+    or three columns stand side by side, and the others below. Raises ``ValueError`` without a panel or a
+    column."""
     if not panels or columns < 1:
         raise ValueError(f"expected at least one panel and one column, got {len(panels)} and {columns}")
+    columns = min(columns, len(panels))
+    draw = partial(_grid, panels, titles, columns, bar, rows, ramp)
+    figure = draw(TEXT if columns < 6 else WIDE, columns)
+    figure.stacked = partial(draw, PHONE, 2 if columns in (2, 4) else 3)
+    return figure
+
+
+def _grid(
+    panels: Panels,
+    titles: Sequence[str],
+    columns: int,
+    bar: str,
+    rows: Sequence[str],
+    ramp: str,
+    width: float,
+    most: int,
+) -> InlineFigure:
+    """A grid in a figure of at most ``width`` inches, with at most ``most`` columns side by side."""
     arrays = [None if panel is None else as_array(panel) for panel in panels]
     maps = [array for array in arrays if array is not None and array.ndim == 2]
-    columns = min(columns, len(panels))
-    lines, titled_lines = -(-len(panels) // columns), -(-len(titles) // columns)
-    side = min(2.1, 7.4 / columns)  # inches of a panel; the page is 7.4 wide
-    size = columns * side + 0.9 * bool(bar or maps), lines * side + 0.45 * titled_lines
+    lines, across = -(-len(panels) // columns), min(columns, most)
+    left = 0.2 * max((1 + name.count("\n") for name in rows if name), default=0)
+    right = 0.8 * bool(bar and maps)
+    side = min(2.1, (width - left - right) / across)
+    letters = int(side * 72 / (0.53 * TITLE))  # 72 points are an inch
+    titles = [wrapped(title, letters) for title in titles[: len(panels)]]
+    table = bool(rows) or 0 < len(titles) <= columns < len(panels)  # whose columns stay together
+    spots = [divmod(i, columns if table else across) for i in range(len(panels))]
+    spots = [(column // across * lines + row, column % across) for row, column in spots]
+    height, above = ([0.0] * (1 + max(row for row, _ in spots)) for _ in range(2))  # panels, titles
+    for (row, _), array, title in zip(spots, arrays, [*titles, *[""] * len(panels)], strict=False):
+        shape = (0, 1) if array is None else array.shape
+        height[row] = max(height[row], side * shape[0] / shape[1])
+        above[row] = max(above[row], 0.18 * (1 + title.count("\n")) * bool(title))
+    size = left + across * side + right, sum(height) + sum(above) + 0.1
     figure = InlineFigure(figsize=size, dpi=DPI, layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False)
-    letters, scale = int(side * 72 / (0.53 * _TITLE)), colour_scale(maps)  # 72 points are an inch
-    for ax, array, title in zip_longest(axes.flat, arrays, titles[: len(panels)]):
+    axes = figure.subplots(len(height), across, squeeze=False, height_ratios=height)
+    scale = colour_scale(maps, ramp)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for index, (spot, array) in enumerate(zip(spots, arrays, strict=True)):
+        ax, row = axes[spot], index // columns
         if array is None:
-            ax.set_axis_off()
             continue
+        ax.set_axis_on()
         ax.imshow(array, scale.cmap, scale.norm, interpolation="nearest" if array.ndim == 2 else None)
-        wrapped = [textwrap.fill(line, letters, break_long_words=False) for line in (title or "").split("\n")]
-        clear_axes(ax, "\n".join(wrapped))
-    for ax, name in zip(axes[:, 0], rows, strict=False):
-        ax.set_ylabel(name, fontsize=_TITLE, color=INK)
-    if bar or maps:
+        clear_axes(ax, titles[index] if index < len(titles) else "", frame=array.ndim == 2)
+        if spot[1] == 0 and row < len(rows):
+            ax.set_ylabel(wrapped(rows[row], letters), fontsize=TITLE, color=INK)
+    if bar and maps:
         colour_bar = figure.colorbar(scale, ax=axes, fraction=0.03, pad=0.015, aspect=24, shrink=0.9)
-        colour_bar.set_label(bar, fontsize=9, color=INK)
-        colour_bar.ax.tick_params(labelsize=8, colors=INK)
+        colour_bar.set_label(bar, fontsize=SMALL, color=INK)
+        colour_bar.ax.tick_params(labelsize=SMALL, colors=INK)
         colour_bar.outline.set_visible(False)
     return figure
 
 
-def colour_scale(maps: Sequence[np.ndarray]) -> cm.ScalarMappable:
-    """One scale for all maps: from zero, or symmetric around zero where values are negative."""
+def wrapped(text: str, letters: int) -> str:
+    """The text in lines of so many letters; longer words, and formulas between dollars, stay whole."""
+    joined = re.sub(r"\$[^$\n]*\$", lambda formula: formula[0].replace(" ", "\xa0"), text)
+    lines = [textwrap.fill(line, letters, break_long_words=False) for line in joined.split("\n")]
+    return "\n".join(lines).replace("\xa0", " ")
+
+
+def colour_scale(maps: Sequence[np.ndarray], ramp: str = "activity") -> cm.ScalarMappable:
+    """One scale for all maps: a ramp from zero, or where values are negative, symmetric and white at zero."""
     values = np.concatenate([np.zeros(1), *(array[np.isfinite(array)] for array in maps)])
-    signed, reach = values.min() < 0, np.abs(values).max() or 1.0
-    return cm.ScalarMappable(colors.Normalize(-reach * signed, reach), SIGNED_COLOURS if signed else COLOURS)
+    signed, reach, found = values.min() < 0, np.abs(values).max() or 1.0, colours()
+    stops = [*found["ramp-against"][:0:-1], *found["ramp-for"]] if signed else found[f"ramp-{ramp}"]
+    colour = colors.LinearSegmentedColormap.from_list(
+        "signed" if signed else ramp, stops, 257
+    )  # has a middle
+    return cm.ScalarMappable(colors.Normalize(-reach * signed, reach), colour)
 
 
-def clear_axes(ax: Axes, title: str = "") -> None:
-    """Remove ticks and frame, and set the title."""
+def clear_axes(ax: Axes, title: str = "", frame: bool = False) -> None:
+    """Remove the ticks, and the frame or, around a map that may be white, draw it soft; set the title."""
     ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
-    ax.set_title(title, fontsize=_TITLE, color=INK, pad=4)
+    ax.spines[:].set(visible=frame, color=LINE)
+    ax.set_title(title, fontsize=TITLE, color=INK, pad=4)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gmcam"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 LIBRARY = [path for path in MODULES if not path.is_relative_to(PACKAGE / "lab")]
-FILE_LINES, LIBRARY_LINES = 300, 5820
+FILE_LINES, LIBRARY_LINES = 300, 5960
 
 
 def table():

@@ -7,7 +7,7 @@ const BLOCKS = ".bd-article :is(pre, div.math, .pst-scrollable-table-container, 
 function showProgress() {
   const { scrollTop, scrollHeight, clientHeight } = document.documentElement;
   const share = scrollTop / Math.max(1, scrollHeight - clientHeight);
-  document.querySelector(".gmcam-progress")?.style.setProperty("--read", share.toFixed(3));
+  document.querySelector(".gmcam-read")?.style.setProperty("--read", share.toFixed(3));
 }
 
 /** Mark a block that can be scrolled further to the right: its edge fades. @param {Element} block */

@@ -156,7 +156,12 @@ def deck(notebook: NotebookNode, titles: dict[str, str]) -> list[Slide]:
 def figures(cell: NotebookNode, above: str, titles: dict[str, str]) -> list[Slide]:
     """A slide for each figure that a code cell has drawn; of a live one, the still without its script."""
     book = cell.metadata.get("mystnb", {})
-    caption = plain(book.get("figure", {}).get("caption", ""), titles)
+    caption = book.get("figure", {}).get("caption", "").replace("**", "")
+    for output in cell.outputs:  # numbers that the cell has glued
+        if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
+            value = output["data"].get("text/plain", "").strip("'")
+            caption = caption.replace(f"{{glue:text}}`{name}`", value)
+    caption = plain(caption, titles)
     whole = (sentences(caption) or [""])[0].rstrip(".")
     title = re.match(r".{12,}?(?=:\s|:?$)|.*", whole, re.DOTALL)[0]  # type: ignore[index]
     alt = escape(book.get("image", {}).get("alt", title))

@@ -2,7 +2,7 @@
 
 - The objectives become one line of text: minutes, what is needed, what the reader will be able to do.
 - Each exercise becomes a card: its question, the cell of the answer, and the solution folded in one.
-- A folded cell has a name, and says how many lines it has.
+- A folded cell has a name, and says how many lines it has. It stands below the figure that it draws.
 - A figure is as wide as its file says; one that is wider than the text reaches into the margin.
 - The buttons above the page become one menu.
 
@@ -145,6 +145,18 @@ class FoldNames(SphinxPostTransform):
             cell["prompt_hide"] = settings.get("code_prompt_hide", opened)
 
 
+class FoldsBelow(SphinxPostTransform):
+    """Puts a figure before the fold of the code that drew it."""
+
+    default_priority = 200  # MyST-NB has folded
+    formats = ("html",)
+
+    def run(self, **_: Any) -> None:
+        for cell in self.document.findall(lambda node: hidden(node) == "input"):
+            if any(isinstance(node, nodes.image | nodes.figure) for node in cell.findall()):
+                cell.append(cell.pop(0))
+
+
 class FigureWidths(SphinxPostTransform):
     """Shows the figures of cells at the size that their resolution gives them, 96 pixels an inch."""
 
@@ -214,7 +226,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, close_fold))
     for transform in (ObjectivesLine, ExerciseCards):
         app.add_transform(transform)
-    for transform in (FoldNames, FigureWidths):
+    for transform in (FoldNames, FoldsBelow, FigureWidths):
         app.add_post_transform(transform)
     app.connect("html-page-context", one_menu, priority=900)  # after the theme has listed its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}

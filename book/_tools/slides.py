@@ -72,17 +72,18 @@ def write(notebooks: Path, folder: Path) -> list[Path]:
         if not (folder / scripts[package.folder]).exists():
             fetch(package, folder / scripts[package.folder], npm())
     titles = shown_names(notebooks)
+    book = yaml.safe_load((BOOK.parent / "_config.yml").read_text())["title"]
     template = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=False).get_template
     written = []
     for part, names in parts.items():
         for name in names:
             slides = deck(nbformat.read(notebooks / f"{name}.ipynb", as_version=4), titles)
             page = template("deck.html").render(
-                slides=slides, title=titles[name], part=part, book=titles["intro"], **scripts
+                slides=slides, title=titles[name], part=part, book=book, **scripts
             )
             written.append(folder / f"{name}.html")
             written[-1].write_text(page, encoding="utf-8")
-    index = template("index.html").render(parts=parts, titles=titles, book=titles["intro"])
+    index = template("index.html").render(parts=parts, titles=titles, book=book)
     (folder / "index.html").write_text(index, encoding="utf-8")
     (folder / "slides.css").write_text(Path(__file__).with_name("slides.css").read_text(), encoding="utf-8")
     return written

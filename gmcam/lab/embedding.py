@@ -6,12 +6,12 @@ import base64
 import io
 from html import escape
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gmcam.reading import ImageSource, open_image
 
-QUALITY, ALPHA_QUALITY = 75, 70  # of WebP; higher ones double a page for no visible gain
+QUALITY = 75  # of WebP; a higher one doubles a page for no visible gain
+CELLS = 64  # pixels: images that are smaller hold a cell in each, and are stored exactly
 
 
 def figure(image: ImageSource, caption: str, quality: int = QUALITY) -> str:
@@ -25,18 +25,9 @@ def figure(image: ImageSource, caption: str, quality: int = QUALITY) -> str:
 
 def data_address(image: ImageSource, quality: int = QUALITY) -> str:
     """The image as a ``data:`` address."""
-    buffer = io.BytesIO()
-    with_alpha(image).save(buffer, format="webp", quality=quality, alpha_quality=ALPHA_QUALITY)
+    image, buffer = open_image(image), io.BytesIO()
+    image.save(buffer, format="webp", quality=quality, lossless=max(image.size) <= CELLS)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def with_alpha(image: ImageSource) -> Image.Image:
-    """Open an image like ``open_image``, but keep the transparency of a PIL image or uint8 (H, W, 4)."""
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (4,):
-        image = Image.fromarray(image)
-    if isinstance(image, Image.Image) and image.has_transparency_data:
-        return ImageOps.exif_transpose(image).convert("RGBA")
-    return open_image(image)
 
 
 def to_width(image: Image.Image, width: int) -> Image.Image:

@@ -109,15 +109,16 @@ class Subject:
     exact: bool
 
     def maps(self, target: str) -> dict[str, np.ndarray]:
-        """Every map (h, w) of a class before its rectifier, by the name of its method; GMCAM after it."""
+        """Every map (h, w) of a class before its rectifier, by the name of its method."""
         M, C = (torch.from_numpy(maps)[None] for maps in (self.M, self.questions[target].C))
         weights = equations.channel_weights(C)
+        grad_cam = equations.class_map(M, weights)
         maps = {
             "aggregated_map": equations.aggregated_map(M),
-            "cam": equations.class_map(M, weights * M[0, 0].numel()),
-            "grad_cam": equations.class_map(M, weights),
+            "cam": grad_cam * M[0, 0].numel(),
+            "grad_cam": grad_cam,
             "guidance_map": equations.hires_cam(M, C),
-            "gmcam": equations.gmcam(M, C),
+            "gmcam": equations.guidance_map(M, C) * grad_cam,
         }
         return {name: values[0].numpy() for name, values in maps.items()}
 
@@ -165,8 +166,8 @@ def subject(network: Network, scene: Scene, target: Mapping[str, str], layer: st
     others = [name for names in BACKGROUNDS.values() for name in names if name != scene.background]
     changed = [scene.image, *(scene.without(label).image for label in labels)]
     changed += [scene.on(name).image for name in others]
-    runs = Recording(network.module, network.prepare(changed), layer, gradients=False)
-    logits = network.logits_of(runs.output)[:, indices].double()
+    runs = (Recording(network.module, network.prepare(one), layer, gradients=False) for one in changed)
+    logits = torch.cat([network.logits_of(run.output)[:, indices].double() for run in runs])
     without, elsewhere = logits[1 : 1 + len(labels)], logits[1 + len(labels) :].mean(0, keepdim=True)
     effects = (logits[:1] - torch.cat([without, elsewhere])).T.tolist()
     chances = network.probabilities(inputs)[0, indices].tolist()

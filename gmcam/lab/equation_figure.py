@@ -23,9 +23,9 @@ from PIL import Image
 from gmcam.capture import Layer
 from gmcam.lab.embedding import data_address, to_width
 from gmcam.lab.equation_data import OUTLINE, Subject, arrays, outline, subject
-from gmcam.lab.palette import STYLE_SHEET, pale, tint
 from gmcam.lab.scenes import Scene
 from gmcam.network import Network
+from gmcam.palette import STYLE_SHEET, pale, tint
 
 FOLDER = Path(__file__).parent / "static" / "equation_figure"
 # Each after those that it imports.
@@ -112,7 +112,8 @@ class EquationFigure:
         parts = [f'<div class="gm-figure"{attributes}><style>{_style()}</style>', self._still(target)]
         if self.with_arrays:
             parts.append(f'<script type="application/json" id="{name}">{data}</script>')
-        return "\n".join([*parts, f"<script>{_script()}</script></div>"])
+        figure = "\n".join([*parts, f"<script>{_script()}</script></div>"])
+        return figure if not form.columns else f'<div class="full-width">{figure}</div>'  # text and margin
 
     def _still(self, target: str) -> str:
         """The figure without a script: map, outlines, a sentence and the ledger."""
@@ -231,13 +232,12 @@ def _ledger(shown: Subject, target: str, hidden: bool) -> str:
     """A table with a row per part: bars left and right of zero, the sum, and the removal effect."""
     rows, logit = shown.ledger(target), shown.questions[target].logit
     left, right = max(-minus for _, _, minus, _ in rows), max(plus for _, plus, _, _ in rows)
-    room, whole = 72, left + right or 1.0  # per cent for the bars; the rest is for their labels
-    zero = (100 - room) / 2 + room * left / whole
+    whole = left + right or 1.0  # of which bars and zero have a share; the style sheet adds room for labels
     lines = []
     for number, (name, plus, minus, effect) in enumerate(rows):
         bars = "".join(
-            f'<i{kind} style="--width:{room * size / whole:.2f}%"></i>'
-            f'<b style="--width:{room * size / whole:.2f}%">{_signed(size).removeprefix("+")}</b>'
+            f'<i{kind} style="--share:{size / whole:.4f}"></i>'
+            f'<b style="--share:{size / whole:.4f}">{_signed(size).removeprefix("+")}</b>'
             for kind, size in ((' class="gm-minus"', -minus), ("", plus))
             if _signed(size) != "0"
         )
@@ -250,16 +250,16 @@ def _ledger(shown: Subject, target: str, hidden: bool) -> str:
             f"<td>{_coloured(plus + minus)}</td>{change}</tr>"
         )
     title = f"How {_signed(logit)} logits for “{escape(target)}” add up"
-    rest = "" if shown.exact else " What no cell explains is the last row: the layers above are not affine."
+    rest = "" if shown.exact else " The layers above are not affine, so the cells leave a part unexplained."
     return f"""<div class="gm-ledger" data-target="{escape(target)}"{" hidden" * hidden}>
-<table class="gm-table gm-sums" style="--zero:{zero:.2f}%"><caption>{title}</caption>
+<table class="gm-table gm-sums" style="--zero:{left / whole:.4f}"><caption>{title}</caption>
 <thead><tr><th scope="col"><span class="gm-unseen">part</span></th><th scope="col" class="gm-bars">
 <span class="gm-ends"><b class="gm-against">against</b><b class="gm-for">for</b></span></th>
 <th scope="col">sum</th><th scope="col">removal effect</th></tr></thead>
 <tbody>{"".join(lines)}<tr class="gm-sum"><th scope="row">logit</th><td class="gm-bars"></td>
 <td>{_signed(logit)}</td><td></td></tr></tbody></table>
-<p class="gm-note">Sums are arithmetic, not causes: cells of Σ C ⊙ M, by what they lie on. Removal effect: by
-how much the logit falls without the object, or on the mean of eight other backgrounds.{rest}</p></div>"""
+<p class="gm-note">Sums are arithmetic, not causes: cells of Σ C ⊙ M, by what they cover. Removal effect:
+how much the logit drops without the object, or with another background (mean of eight).{rest}</p></div>"""
 
 
 def _coloured(value: float) -> str:

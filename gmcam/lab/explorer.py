@@ -1,4 +1,4 @@
-"""The live explorer: class, layer, method and opacity for one image, recomputed as they change."""
+"""The live explorer: class, layer and method for one image, recomputed as they change."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from gmcam._extras import require
 from gmcam.capture import INPUT, capture
 from gmcam.explaining import Result, explain
 from gmcam.lab.embedding import figure, to_width
+from gmcam.lab.frozen import in_rows
 from gmcam.network import Network
 from gmcam.reading import ImageSource
 from gmcam.registry import find_method
-from gmcam.show import overlay
+from gmcam.show import by_cell, overlay
 
 try:
     import ipywidgets
@@ -63,7 +64,7 @@ def explorer(
     target: Sequence[str | int] = (),
     method: Sequence[str] = FAST,
 ) -> ipywidgets.VBox:
-    """Controls for class, layer, method and opacity, a button to upload an image, and its saliency map.
+    """Controls for class, layer and method, a button to upload an image, and its saliency map, cell by cell.
 
     ``target``: the classes offered; all classes, the most probable first, where it is empty and for an
     uploaded image. ``method``: names in ``METHODS``; by default a few that need one pass. Each map is
@@ -76,8 +77,8 @@ def explorer(
     subject = _Subject(network, image)
     offered = [network.class_index(each) for each in target] or subject.by_probability()
 
-    layout = ipywidgets.Layout(width="22em")
-    look = {"style": {"description_width": "5em"}, "layout": layout}
+    layout = ipywidgets.Layout(width="20em", max_width="100%")
+    look = {"style": {"description_width": "initial"}, "layout": layout}
     classes = ipywidgets.Dropdown(options=subject.options(offered), description="class", **look)
     layers = ipywidgets.SelectionSlider(
         options=list(network.layers), value=network.default_layer, description="layer", **look
@@ -88,7 +89,6 @@ def explorer(
         description="method",
         **look,
     )
-    opacity = ipywidgets.FloatSlider(0.75, min=0, max=1, step=0.05, description="opacity", **look)
     message = ipywidgets.HTML(layout=layout)
     upload = ipywidgets.FileUpload(accept="image/*", description="Your own image", layout=layout)
     display = ipywidgets.HTML(layout=ipywidgets.Layout(width=f"{WIDTH}px", max_width="100%"))
@@ -104,7 +104,7 @@ def explorer(
         place = "the map is empty" if result.empty[0] else f"strongest in row {row}, column {column}"
         caption = f"Logit {result.score[0]:.2f}; map of {height} × {width} cells, {place}."
         # Sharper than images stored by the hundred.
-        display.value = figure(overlay(subject.view, result.maps[0], opacity.value), caption, quality=90)
+        display.value = figure(overlay(subject.view, by_cell(result)), caption, quality=90)
 
     def replace_image(_change: object = None) -> None:
         nonlocal subject
@@ -119,13 +119,11 @@ def explorer(
         classes.options = subject.options(subject.by_probability())
         draw()
 
-    for control in (classes, layers, methods, opacity):
+    for control in (classes, layers, methods):
         control.observe(draw, "value")
     upload.observe(replace_image, "value")
     draw()
-    controls = ipywidgets.VBox([classes, layers, methods, opacity, upload, message])
-    wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", grid_gap="1em")
-    return ipywidgets.VBox([ipywidgets.Box([display, controls], layout=wrap)])
+    return ipywidgets.VBox([in_rows([classes, layers, methods, upload]), message, display])
 
 
 def _uploaded(files: Sequence[Mapping[str, Any]] | Mapping[str, Mapping[str, Any]]) -> bytes:

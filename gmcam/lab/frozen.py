@@ -1,9 +1,9 @@
 """Controls that work without a kernel: every state is drawn in advance, and the page selects one.
 
-``freeze`` is for any drawing, ``frozen_explorer`` for class × layer × method × opacity of one image. Both
-are ordinary widgets in a live notebook. In a rendered page the front end alone moves them: each control's
-``index`` is linked to the ``selected_index`` of nested ``Stack`` widgets, whose leaves hold the images as
-WebP. A link of ``value``, or a Python callback, would need a kernel.
+``freeze`` is for any drawing, ``frozen_explorer`` for class × layer × method of one image. Both are ordinary
+widgets in a live notebook. In a rendered page the front end alone moves them: each control's ``index`` is
+linked to the ``selected_index`` of nested ``Stack`` widgets, whose leaves hold the images as WebP. A link of
+``value``, or a Python callback, would need a kernel.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from gmcam._extras import require
 from gmcam.capture import Layer
 from gmcam.explaining import compare
-from gmcam.lab.embedding import data_address, figure, to_width, with_alpha
+from gmcam.lab.embedding import data_address, figure, to_width
 from gmcam.lab.pictures import coloured, greyed
 from gmcam.network import Network
 from gmcam.reading import ImageSource, open_image
 from gmcam.registry import find_method
-from gmcam.show import InlineFigure
+from gmcam.show import InlineFigure, by_cell
 
 try:
     import ipywidgets
@@ -31,18 +31,18 @@ except ModuleNotFoundError:
     require("ipywidgets", "plot")
     raise
 
-OPACITIES = (0.25, 0.5, 0.75, 1.0)
 METHODS_SHOWN = ("grad_cam", "grad_cam_pp", "x_grad_cam", "hires_cam", "guidance_map", "gmcam")
-_OPACITY_RULES = "".join(f".gmcam-opacity-{round(100 * o)} img {{opacity: {o}}}\n" for o in OPACITIES)
+FEW = 4  # so many choices are buttons, and more a list
 # Themes dim images on dark pages, which would change the colours of saliency: hence `filter: none`.
-_STYLE = f"""<style>
-.gmcam-frozen {{position: relative; max-width: 100%}}
-.gmcam-frozen figure {{margin: 0}}
-.gmcam-frozen img {{display: block; width: 100%; filter: none}}
-.gmcam-frozen figcaption {{line-height: 1.4; min-height: 4.2em; padding-top: 0.4em}}
-.gmcam-under {{position: absolute; top: 0; left: 0; width: 100%}}
-.gmcam-over {{position: relative}}
-{_OPACITY_RULES}</style>"""
+_RULES = """
+.gmcam-frozen {position: relative; isolation: isolate; max-width: 100%}
+.gmcam-frozen figure {margin: 0}
+.gmcam-frozen img {display: block; width: 100%; filter: none}
+.gmcam-frozen figcaption {line-height: 1.4; min-height: 4.2em; padding-top: 0.4em}
+.gmcam-under {position: absolute; top: 0; left: 0; width: 100%}
+.gmcam-over {position: relative; mix-blend-mode: multiply}
+.gmcam-over img {image-rendering: pixelated}
+"""
 
 Drawing = tuple[ImageSource | InlineFigure, str]
 Options = Mapping[str, Mapping[str, Any]]  # control → label → value
@@ -64,12 +64,12 @@ def freeze(
     sentence, used as caption and alternative text. It is called once per combination, and the page grows
     with their number: 90 images of 160 pixels are about half a megabyte.
     ``sliders``: controls whose choices have an order. ``start``: initial labels, by default the first.
-    ``width``: on the page, in pixels. With ``background``, images (PIL or uint8 (H, W, 4)) keep their
-    transparency and are laid over that image, and a control ``opacity`` is added.
+    ``width``: on the page, in pixels. With ``background``, that image is multiplied by the images, which are
+    enlarged to its size without smoothing, such as maps of few cells from ``coloured``.
 
     Before ipywidgets 8, which introduced ``Stack``, only the first image is shown, with a note. Raises
-    ``ValueError`` without a control, for a control without a choice, for names in ``sliders`` or ``start``
-    that ``choices`` lacks, and with ``background`` for a control called ``opacity``.
+    ``ValueError`` without a control, for a control without a choice, and for names in ``sliders`` or
+    ``start`` that ``choices`` lacks.
 
     >>> from PIL import Image
     >>> def draw(shade, side):
@@ -83,12 +83,12 @@ def freeze(
         for name, labels in choices.items()
     }
     sliders, start = set(sliders), dict(start or {})
-    _check(options, [*sliders, *start], start, background)
+    _check(options, [*sliders, *start], start)
     start = {name: start.get(name, next(iter(labels))) for name, labels in options.items()}
 
     def render(values: Mapping[str, Any]) -> tuple[ImageSource, str]:
         drawing, caption = draw(**values)
-        return _as_image(drawing, 2 * width), caption
+        return _as_image(drawing, width), caption
 
     if not hasattr(ipywidgets, "Stack"):
         still = render({name: labels[start[name]] for name, labels in options.items()})
@@ -108,29 +108,39 @@ def freeze(
         children = [stack(rest, {**values, name: value}) for value in options[name].values()]
         return _linked(controls[name], children, layout)
 
-    shown = [ipywidgets.HTML(_STYLE, layout=ipywidgets.Layout(display="none"))]
     images = stack(list(options), {})
-    if background is not None:
-        address = data_address(background, quality=90)
-        img = f'<img class="dark-light" role="presentation" alt="" src="{address}">'
-        shown.append(ipywidgets.HTML(img, layout=layout))
-        shown[-1].add_class("gmcam-under")
-        controls["opacity"] = _control("opacity", [f"{o:.0%}" for o in OPACITIES], 2, ordered=True)
-        images = _with_opacity(images, controls["opacity"], layout)
     frame_layout = ipywidgets.Layout(width=f"{width}px", overflow="visible")
-    frame = ipywidgets.VBox([*shown, images], layout=frame_layout)
+    frame = ipywidgets.VBox([], layout=frame_layout)
     frame.add_class("gmcam-frozen")
-    wrap = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", grid_gap="1em")
-    return ipywidgets.VBox([ipywidgets.Box([frame, ipywidgets.VBox(list(controls.values()))], layout=wrap)])
+    rules, under = _RULES, []
+    if background is not None:
+        base = to_width(open_image(background), width)
+        address = data_address(base, quality=90)
+        img = f'<img class="dark-light" role="presentation" alt="" src="{address}">'
+        under = [ipywidgets.HTML(img, layout=layout)]
+        under[0].add_class("gmcam-under")
+        images.add_class("gmcam-over")
+        shape = f"gmcam-{base.width}-by-{base.height}"
+        frame.add_class(shape)
+        rules += f".{shape} img {{aspect-ratio: {base.width} / {base.height}}}\n"  # cells may have another
+    style = ipywidgets.HTML(f"<style>{rules}</style>", layout=ipywidgets.Layout(display="none"))
+    frame.children = [style, *under, images]
+    return ipywidgets.VBox([in_rows(controls.values()), frame])
 
 
-def _check(
-    options: Options, named: Sequence[str], start: Mapping[str, str], background: ImageSource | None
-) -> None:
+def in_rows(controls: Iterable[ipywidgets.Widget]) -> ipywidgets.Box:
+    """Controls side by side, above what they change."""
+    wrap = ipywidgets.Layout(
+        display="flex", flex_flow="row wrap", align_items="center", grid_gap="0.4em 1.5em"
+    )
+    box = ipywidgets.Box(list(controls), layout=wrap)
+    box.add_class("gmcam-controls")
+    return box
+
+
+def _check(options: Options, named: Sequence[str], start: Mapping[str, str]) -> None:
     if not options or not all(options.values()):
         raise ValueError("expected at least one control, each with at least one choice: add to choices")
-    if background is not None and "opacity" in options:
-        raise ValueError("expected no control 'opacity', which background adds: use another name")
     for name in named:
         if name not in options:
             known = ", ".join(map(str, options))
@@ -141,12 +151,13 @@ def _check(
             raise ValueError(f"expected {name} to start at one of {known}, got {label!r}: choose one")
 
 
-def _as_image(drawing: ImageSource | InlineFigure, max_width: int) -> ImageSource:
-    """A figure as an image of at most ``max_width`` pixels; an image as it is."""
+def _as_image(drawing: ImageSource | InlineFigure, width: int) -> ImageSource:
+    """A figure as an image for screens of two pixels in one, its letters legible; an image as it is."""
     if not isinstance(drawing, InlineFigure):
         return drawing
-    image = Image.open(io.BytesIO(drawing._repr_png_())).convert("RGB")
-    image.thumbnail((max_width, image.height), Image.Resampling.LANCZOS)
+    narrow = drawing.stacked() if drawing.stacked and width < 600 else drawing
+    image = Image.open(io.BytesIO(narrow._repr_png_())).convert("RGB")
+    image.thumbnail((2 * width, image.height), Image.Resampling.LANCZOS)
     return image
 
 
@@ -155,22 +166,19 @@ def _without_stack(
 ) -> ipywidgets.VBox:
     """One image with its caption, for ipywidgets 7, as in some hosted notebooks."""
     if background is not None:
-        base = to_width(open_image(background), width).convert("RGBA")
-        above = with_alpha(image).convert("RGBA").resize(base.size, Image.Resampling.BILINEAR)
-        image = Image.alpha_composite(base, above)
+        base = to_width(open_image(background), width)
+        image = ImageChops.multiply(base, open_image(image).resize(base.size, Image.Resampling.BOX))
     advice = "Its sliders need ipywidgets 8: %pip install 'ipywidgets>=8', then restart."
     return ipywidgets.VBox([ipywidgets.HTML(figure(image, caption)), ipywidgets.HTML(advice)])
 
 
 def _control(name: str, labels: Sequence[str], index: int, ordered: bool) -> ipywidgets.Widget:
-    kind = ipywidgets.SelectionSlider if ordered else ipywidgets.Dropdown
-    return kind(
-        options=labels,
-        index=index,
-        description=name,
-        style={"description_width": "5em"},
-        layout=ipywidgets.Layout(width="20em", max_width="100%"),
-    )
+    """A slider for choices with an order, buttons for a few others, and a list for more."""
+    few = ipywidgets.RadioButtons if len(labels) <= FEW else ipywidgets.Dropdown
+    kind = ipywidgets.SelectionSlider if ordered else few
+    layout = ipywidgets.Layout(width="20em" if ordered else "auto", max_width="100%")
+    style = {"description_width": "initial"}
+    return kind(options=labels, index=index, description=name, style=style, layout=layout)
 
 
 def _linked(
@@ -181,18 +189,6 @@ def _linked(
     return stack
 
 
-def _with_opacity(
-    images: ipywidgets.Widget, control: ipywidgets.Widget, layout: ipywidgets.Layout
-) -> ipywidgets.Stack:
-    """The same images in boxes of different opacity, so that nothing is stored twice."""
-    boxes = [ipywidgets.Box([images], layout=layout) for _ in OPACITIES]
-    for box, opacity in zip(boxes, OPACITIES, strict=True):
-        box.add_class(f"gmcam-opacity-{round(100 * opacity)}")
-    stack = _linked(control, boxes, layout)
-    stack.add_class("gmcam-over")
-    return stack
-
-
 def frozen_explorer(
     network: Network,
     image: ImageSource,
@@ -200,21 +196,18 @@ def frozen_explorer(
     method: Sequence[str] = METHODS_SHOWN,
     layer: Sequence[Layer] | None = None,
     *,
-    size: int = 128,
     width: int = 320,
 ) -> ipywidgets.VBox:
-    """Class × layer × method × opacity for one image, computed in advance for all combinations.
+    """Class × layer × method for one image, computed in advance for all combinations and drawn cell by cell.
 
     ``target``: class names. ``method``: names in ``METHODS``. ``layer``: by default all of
-    ``network.layers``. ``size``: width of the stored maps in pixels; ``width``: on the page. Starts at the
-    last layer and method. Raises ``ValueError`` as ``explain`` does, and without a class, method or layer.
+    ``network.layers``. ``width``: on the page, in pixels. Starts at the last layer and method. Raises
+    ``ValueError`` as ``explain`` does, and without a class, method or layer.
     """
     layers = list(network.layers if layer is None else layer)
     if not (target and method and layers):
         raise ValueError("expected at least one class, method and layer: name some, or leave layer out")
     inputs = network.prepare(image)  # refuses an image that is too slender before it is enlarged
-    view = to_width(network.view(image), width)
-    stored = (size, max(1, round(size * view.height / view.width)))
     titles = {entry.title: entry.name for entry in map(find_method, method)}
     labels = [each if isinstance(each, str) else network.layer_path(each) for each in layers]
     results = {
@@ -229,7 +222,7 @@ def frozen_explorer(
         title, cells = find_method(result.method).title, "x".join(map(str, result.cells))
         place = "the map is empty" if result.empty[0] else f"strongest {place_in_words(result.raw[0])}"
         caption = f"{title} for {result.label(0)}, logit {result.score[0]:.2f}, at {cells} cells: {place}."
-        return coloured(result.maps[0], stored), caption
+        return coloured(by_cell(result)), caption
 
     return freeze(
         draw,
@@ -237,7 +230,7 @@ def frozen_explorer(
         sliders=["layer"],
         start={"layer": labels[-1], "method": list(titles)[-1]},
         width=width,
-        background=greyed(view),
+        background=greyed(network.view(image)),
     )
 
 

@@ -8,6 +8,7 @@ from threading import Thread
 
 WIDTHS = (360, 390, 768, 1024, 1280, 1440)
 OPEN = "document.querySelectorAll('.bd-article details').forEach(one => one.open = true)"
+STILL = "*, ::before, ::after { transition: none !important; animation: none !important; }"
 CUT = "[...document.querySelectorAll('.bd-article pre')].filter(one => one.scrollWidth > one.clientWidth + 1)"
 
 
@@ -65,3 +66,12 @@ def resize(page, width):
     page.wait_for_timeout(50)
     wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     return wider, page.evaluate(f"{CUT}.length")
+
+
+def violations(page, scheme, rules=""):
+    """Rule and element of each serious or critical violation in a colour scheme."""
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
+    audit = page.evaluate(f"axe.run(document, {{{rules}resultTypes: ['violations']}})")
+    grave = [v for v in audit["violations"] if v["impact"] in ("serious", "critical")]
+    return [(scheme, v["id"], v["nodes"][0]["html"][:200]) for v in grave]

@@ -3,18 +3,16 @@
 import re
 import subprocess
 import sys
-import time
 import zipfile
 from html import unescape
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import answers
 import nbformat
 import pytest
 import slides
-from browsing import OPEN, WIDTHS, Tab, resize, server, settle
+from browsing import OPEN, STILL, WIDTHS, Tab, resize, settle, violations
 from PIL import Image
 
 import gmcam
@@ -25,33 +23,12 @@ EXERCISES = all_exercises()
 SECONDS_PER_NOTEBOOK, MEBIBYTES_PER_NOTEBOOK = 60, 1200
 MINUTES_PER_BUILD = 12
 PAGE_BYTES = 1_200_000
-FLAGS = ["--all", "-W", "-n", "--keep-going"]
 
 pytestmark = [pytest.mark.book, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The built pages and what the build printed."""
-    out = tmp_path_factory.mktemp("book")
-    # Libraries come from a cold disk once, and the first notebook's time is not to count that.
-    subprocess.run([sys.executable, "-c", "import captum.attr, zennit, gmcam.evaluate"], check=True)
-    started = time.monotonic()
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT)]
-    run = subprocess.run(
-        [*command, *FLAGS, "--path-output", str(out)], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    minutes = (time.monotonic() - started) / 60
-    return SimpleNamespace(html=out / "_build" / "html", log=run.stdout + run.stderr, minutes=minutes)
-
-
 def pages(html: Path) -> list[Path]:
     return sorted((html / "book").glob("*.html"))
-
-
-def test_make_book_uses_the_same_flags():
-    assert f"jupyter-book build . {' '.join(FLAGS)}" in (ROOT / "Makefile").read_text()
 
 
 def test_the_build_and_every_notebook_stay_within_their_time(built):
@@ -137,16 +114,8 @@ def test_no_equation_number_or_reference_is_left_open(built):
         assert not re.search(r"\[\?\]|{(doc|footcite:p)}`", page.read_text()), page.name
 
 
-@pytest.fixture(scope="module")
-def served(built):
-    """The book's address on a server of this machine."""
-    with server(built.html) as address:
-        yield address
-
-
 # axe-core's rules whose answer depends on the colour scheme.
 OF_COLOURS = "runOnly: ['color-contrast', 'link-in-text-block'], "
-STILL = "*, ::before, ::after { transition: none !important; animation: none !important; }"
 
 
 @pytest.mark.parametrize(("scheme", "width", "rules"), [("light", 1280, ""), ("dark", 375, OF_COLOURS)])
@@ -184,15 +153,6 @@ def test_pages_fit_every_window_and_no_code_is_cut_on_wide_ones(built, served, b
     assert faults == {}
 
 
-def violations(page, scheme, rules=""):
-    """Rule and element of each serious or critical violation in a colour scheme."""
-    page.emulate_media(color_scheme=scheme)
-    page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
-    audit = page.evaluate(f"axe.run(document, {{{rules}resultTypes: ['violations']}})")
-    grave = [v for v in audit["violations"] if v["impact"] in ("serious", "critical")]
-    return [(scheme, v["id"], v["nodes"][0]["html"][:200]) for v in grave]
-
-
 def test_search_finds_pages_with_nothing_from_outside(served, browser):
     with Tab(browser, f"{served}/search.html?q=guidance") as tab:
         tab.page.wait_for_selector("#search-results li a")
@@ -209,6 +169,12 @@ def options(select):
     return select.locator("option").evaluate_all("all => all.map(option => option.value)")
 
 
+def classes(page):
+    """Name and button of each class of the first frozen explorer."""
+    buttons = page.locator(".gmcam-controls").first.get_by_role("radio").all()
+    return [(button.locator("xpath=..").inner_text(), button) for button in buttons]
+
+
 def shown(page):
     """Address and alternative text of the one map that the first frozen explorer shows."""
     return page.evaluate(
@@ -218,29 +184,6 @@ def shown(page):
             return seen.map(i => [i.src, i.alt, i.complete && i.naturalWidth > 0]);
         }"""
     )
-
-
-def test_the_landing_page_shows_on_one_screen_what_the_book_does(served, browser):
-    with Tab(browser, f"{served}/book/intro.html", viewport={"width": 1280, "height": 860}) as tab:
-        page = tab.page
-        settle(page)
-        buttons = page.locator(".gmcam-start a")
-        assert buttons.all_inner_texts() == ["Read", "Run", "Teach"]
-        places = [urlsplit(button.evaluate("one => one.href")) for button in buttons.all()]
-        assert [Path(place.path).name for place in places] == [
-            "feature_maps.html",
-            "intro.html",
-            "teaching.html",
-        ]
-        section = page.locator(f"section:has(> #{places[1].fragment}) > h2")
-        assert section.inner_text().startswith("Four ways to use it")
-        explorer = page.locator(".gmcam-frozen").bounding_box()
-        assert explorer["y"] + explorer["height"] <= 860
-        ((before, _, _),) = shown(page)
-        page.get_by_label("class", exact=True).select_option("espresso")
-        ((after, alt, drawn),) = shown(page)
-        assert drawn and after != before and alt.startswith("GMCAM for espresso, ")
-        assert tab.complaints == []
 
 
 def test_the_readmes_pictures_are_taken_of_the_book(built, browser, tmp_path):
@@ -261,11 +204,11 @@ def test_the_frozen_explorer_shows_every_combination_without_a_kernel(built, ser
     with Tab(browser, f"{root}/book/explorer.html") as tab:
         page = tab.page
         settle(page)
-        label, method = (page.get_by_label(name, exact=True).first for name in ("class", "method"))
+        method = page.get_by_label("method", exact=True).first
         layer = page.get_by_role("slider", name="layer").first
         seen = set()
-        for name in options(label):
-            label.select_option(name)
+        for name, button in classes(page):
+            button.check()
             for title in options(method):
                 method.select_option(title)
                 layer.press("Home")
@@ -287,12 +230,12 @@ def test_the_frozen_explorer_works_by_touch(served, browser):
     with Tab(browser, f"{served}/book/explorer.html", **phone) as tab:
         page = tab.page
         settle(page)
-        label, method = (page.get_by_label(name, exact=True).first for name in ("class", "method"))
+        method = page.get_by_label("method", exact=True).first
         line = page.locator(".widget-hslider .noUi-base").first
         line.scroll_into_view_if_needed()
         seen = {}
-        for name in options(label)[1:3]:
-            pick(label, name)
+        for name, button in classes(page)[1:3]:
+            button.tap()
             for title in options(method)[:2]:
                 pick(method, title)
                 for step in (3, 0, 2, 1):

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from browsing import OPEN, WIDTHS, Tab, resize, server, settle
+from browsing import OPEN, STILL, WIDTHS, Tab, resize, server, settle, violations
 from nbformat import v4, write
 from PIL import Image
-from test_build import STILL, violations
 
 ROOT = Path(__file__).parents[2]
 EXTENSIONS = ("served", "shared_pages", "page_layout")  # those that need no network and no measurement
@@ -233,6 +232,12 @@ def test_folded_cells_have_names(page):
     )
 
 
+def test_a_figure_stands_before_the_code_that_draws_it(page):
+    drawn = page.locator("div.cell:has(> .cell_output img):has(> .gmcam-fold)")
+    assert drawn.count() == 2
+    assert drawn.evaluate_all("all => all.map(one => one.lastElementChild.className)") == ["gmcam-fold"] * 2
+
+
 def test_code_fades_at_the_edge_until_it_is_scrolled_to_its_end(page):
     resize(page, 390)
     block = page.locator("pre").first
@@ -251,7 +256,7 @@ def test_the_bar_shows_the_title_and_how_much_is_read(page):
     for at, visible, share in (("0", False, 0), ("document.body.scrollHeight", True, 1)):
         page.evaluate(f"scrollTo(0, {at})")
         title.wait_for(state="visible" if visible else "hidden")
-        page.wait_for_function(f"(one => {read} === {share})(document.querySelector('.gmcam-progress'))")
+        page.wait_for_function(f"(one => {read} === {share})(document.querySelector('.gmcam-read'))")
     assert title.inner_text() == "A chapter with a title"
     page.evaluate("scrollTo(0, 0)")
 

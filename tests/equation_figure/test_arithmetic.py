@@ -11,7 +11,7 @@ import gmcam
 from gmcam import equations
 from gmcam.lab.equation_data import pack, subject, unpack
 from gmcam.lab.equation_figure import _percent, _signed
-from gmcam.lab.palette import colours, tint
+from gmcam.palette import colours, tint
 
 HERE = Path(__file__).parent
 # Network, scene, class → object, and by how much a sum may miss the equation, as a share of the maximum.
@@ -59,7 +59,7 @@ def of_network(name, how, target, tolerance):
         "cam": equations.class_map(M, weights * M[0, 0].numel()),
         "grad_cam": equations.class_map(M, weights),
         "guidance_map": equations.hires_cam(M, C),
-        "gmcam": equations.gmcam(M, C),
+        "gmcam": equations.guidance_map(M, C) * equations.class_map(M, weights),  # before its rectifier
     }
     classes = {}
     for number, (each, question) in enumerate(shown.questions.items()):

@@ -16,7 +16,7 @@ test("numbers are written as Python writes them", () => {
 /** A cell in row 5, column 7, on the cat. */
 function cell(mean, local, cover = [["cat", 1], ["cup", 0]]) {
   const values = { aggregated_map: 2, cam: 256 * mean, grad_cam: mean, guidance_map: local };
-  values.gmcam = Math.max(mean, 0) * Math.max(local, 0);
+  values.gmcam = mean * Math.max(local, 0);
   const peaks = { aggregated_map: 4, cam: 256 * 0.02, grad_cam: 0.02, guidance_map: 0.1, gmcam: 0.002 };
   return { target: "cat", row: 5, column: 7, values, peaks, cover };
 }
@@ -34,18 +34,18 @@ test("a sentence says where the cell is, the verdict and the sums", () => {
       ["against", "\u22123.60"],
     ],
   );
-  assert.ok(text(parts).endsWith("thousandths of a logit."));
+  assert.ok(text(parts).endsWith("+14.0 thousandths of a logit, with the gradients here to \u22123.60."));
 });
 
 test("every verdict of Equation 6", () => {
   for (const [mean, local, said] of [
     [0.01, 0.05, "GMCAM keeps it, at 25\u00a0%"],
     [0.0001, 0.0001, "almost nothing is left in GMCAM"],
-    [0.01, -0.05, "counts against “cat”: GMCAM drops it"],
-    [0.01, 0, "its gradients add nothing: GMCAM drops it"],
-    [-0.01, 0.05, "The guidance map marks this cell, Grad-CAM does not: GMCAM drops it"],
-    [-0.01, -0.05, "Both sums count against “cat”: all three maps are zero here"],
-    [0, -0.05, "Neither sum is positive: all three maps are zero here"],
+    [0.01, -0.05, "the gradients here count against “cat”: GMCAM drops it"],
+    [0.01, 0, "the gradients here add nothing: GMCAM drops it"],
+    [-0.01, 0.05, "The guidance map highlights this cell, Grad-CAM does not: GMCAM drops it"],
+    [-0.01, -0.05, "Both sums count against “cat”: the rectifier sets all three maps to zero"],
+    [0, -0.05, "Neither sum is positive: the rectifier sets all three maps to zero here"],
   ]) {
     assert.ok(text(sentence(cell(mean, local), "gmcam")).includes(said), said);
   }
@@ -53,14 +53,14 @@ test("every verdict of Equation 6", () => {
 
 test("the other equations have verdicts of their own maps", () => {
   for (const [name, mean, local, said] of [
-    ["aggregated_map", 0.01, 0, "add up to 50\u00a0% of their largest sum"],
-    ["cam", 0.01, 0, "CAM marks this cell, at 50\u00a0% of its maximum"],
-    ["cam", -0.01, 0, "The weighted sum counts against “cat”: CAM is zero here"],
-    ["grad_cam", 0.01, 0, "Grad-CAM marks this cell, at 50\u00a0% of its maximum"],
-    ["grad_cam", 0, 0, "The weighted sum is zero: Grad-CAM is zero here"],
-    ["guidance_map", 0.01, 0.05, "Both maps mark this cell, the guidance map at 50\u00a0%"],
-    ["guidance_map", 0.01, 0, "its gradients add nothing: the guidance map drops it"],
-    ["guidance_map", -0.01, -0.05, "both maps are zero here"],
+    ["aggregated_map", 0.01, 0, "add up to 2.00: A is at 50\u00a0% of its maximum"],
+    ["cam", 0.01, 0, "CAM highlights this cell, at 50\u00a0% of its maximum"],
+    ["cam", -0.01, 0, "The weighted sum counts against “cat”: the rectifier sets CAM to zero here"],
+    ["grad_cam", 0.01, 0, "Grad-CAM highlights this cell, at 50\u00a0% of its maximum"],
+    ["grad_cam", 0, 0, "The weighted sum is zero here, and so is Grad-CAM"],
+    ["guidance_map", 0.01, 0.05, "Both maps highlight this cell, the guidance map at 50\u00a0%"],
+    ["guidance_map", 0.01, 0, "the gradients here add nothing: the guidance map drops it"],
+    ["guidance_map", -0.01, -0.05, "sets both maps to zero here"],
     ["short", 0.01, 0.05, "Cell (5, 7), on the cat, adds +0.05 to the logit of “cat”."],
     ["short", 0.01, 1e-7, "adds nothing to the logit"],
   ]) {

@@ -14,7 +14,7 @@ import gmcam
 from gmcam import equations
 from gmcam.lab import equation_figure
 from gmcam.lab.equation_data import field_of_view, is_affine, outline, pack, unpack
-from gmcam.lab.equation_figure import FORMS, EquationFigure
+from gmcam.lab.equation_figure import FORMS, SHORT, EquationFigure
 
 CLASSES = {"Egyptian cat": "cat", "espresso": "cup"}
 SCENE = gmcam.lab.scene("cat", "cup", seed=15)
@@ -197,7 +197,7 @@ def test_a_head_that_is_not_affine_leaves_a_part_unexplained(figures, activation
     if not affine:
         figure = replace(figures["vgg"], shown=replace(figures["vgg"].shown, exact=False))
         assert "not explained by cells" in text(figure._repr_html_())
-        assert "the layers above are not affine" in text(figure._repr_html_())
+        assert "not affine, so the cells leave a part unexplained" in text(figure._repr_html_())
 
 
 # What a cell sees
@@ -302,7 +302,7 @@ def test_the_figure_grows_from_equation_to_equation(figures):
 
 def test_the_short_form_has_the_signed_map_and_the_ledger(figures):
     hero = figures["hero"]
-    html = replace(hero, form=equation_figure.__globals__["SHORT"])._repr_html_()
+    html = replace(hero, form=SHORT)._repr_html_()
     assert "data-short" in html and 'data-columns=""' in html and 'class="gm-ledger"' in html
     assert "takes from it (blue)" in text(html) and "biases add up to it" in text(html)
 

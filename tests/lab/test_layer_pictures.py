@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 from matplotlib.colors import same_color
 
-from gmcam.lab.layer_pictures import _LABEL, RIVAL, _apart, layer_lines
+from gmcam.lab.layer_pictures import _LABEL, _apart, layer_lines
+from gmcam.show import SOFT
 
 LAYERS = ["stage1", "stage2", "stage3"]
 PANEL = {"ours": [0.2, 0.5, 0.9], "theirs": [0.1, 0.4, 0.8], "blob": 0.3, "edges": [0.3]}
@@ -28,7 +29,7 @@ def test_rivals_are_thin_and_grey_and_the_others_keep_their_colours_in_all_panel
     swapped = dict(reversed(PANEL.items()))
     first, second = layer_lines({"a": PANEL, "b": swapped}, LAYERS, rivals=("blob", "edges")).axes
     looks = {name: line for name, line in by_name(first).items() if name in PANEL}
-    assert [same_color(line.get_color(), RIVAL) for line in looks.values()] == [False, False, True, True]
+    assert [same_color(line.get_color(), SOFT) for line in looks.values()] == [False, False, True, True]
     assert looks["blob"].get_linewidth() < looks["ours"].get_linewidth()
     assert not same_color(looks["ours"].get_color(), looks["theirs"].get_color())
     for name, line in looks.items():
@@ -63,6 +64,11 @@ def test_labels_keep_apart_near_their_lines(ends, expected):
     assert _apart(ends) == pytest.approx(expected)
 
 
+def test_labels_of_two_lines_have_twice_the_room():
+    assert _apart([0.5, 0.5], [1, 2]) == pytest.approx([0.425, 0.575])
+    assert _apart([0.0, 0.05, 0.9], [2, 2, 1]) == pytest.approx([0.0, 0.2, 0.9])
+
+
 def test_labels_keep_their_distance_even_where_the_chart_is_full():
     heights = _apart([0.5] * 20)
     assert heights[0] == 0
@@ -74,6 +80,12 @@ def test_panels_of_a_row_share_their_axis_and_empty_places_have_none():
     first, second, third, empty = figure.axes
     assert first.get_ylim() == second.get_ylim() != third.get_ylim()
     assert third.axison and not empty.axison and not empty.texts
+
+
+def test_on_a_phone_panels_are_below_each_other():
+    figure = layer_lines({"a": PANEL, "b": PANEL}, LAYERS)
+    spec = figure.stacked().axes[0].get_subplotspec().get_gridspec()
+    assert (spec.nrows, spec.ncols) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ export const COLUMNS = {
  */
 function bar(value, scale, name) {
   const text = name === "m" ? unsigned(value) : signed(value);
-  const kind = text === "0" ? "zero" : name === "m" ? "activity" : value > 0 ? "for" : "against";
+  const kind = name === "m" ? "activity" : text === "0" ? "zero" : value > 0 ? "for" : "against";
   const width = Math.min(47, (Math.abs(value) / scale) * 47);
   return `<span class="gm-bar ${kind}" style="--width:${width.toFixed(2)}%"><i></i><b>${text}</b></span>`;
 }
@@ -64,7 +64,8 @@ function bar(value, scale, name) {
 export function head(columns) {
   const cells = columns.map((name) => {
     const { symbol, word, map } = COLUMNS[name];
-    return `<th scope="col"${map ? ' class="gm-small"' : ""}><var>${symbol}</var> <span>${word}</span></th>`;
+    const kind = map ? "gm-small" : `gm-${name === "m" ? "activity" : "signed"}`;
+    return `<th scope="col" class="${kind}"><var>${symbol}</var> <span>${word}</span></th>`;
   });
   return `<tr><th scope="col" class="gm-k"><var>k</var></th>${cells.join("")}</tr>`;
 }

@@ -81,7 +81,7 @@ function under({ maps, short }) {
 /** @param {Form} form */
 function channels({ columns }) {
   const products = columns.includes("Ml") || columns.includes("MC");
-  const unit = products ? " <span>C, λ and products in thousandths of a logit</span>" : "";
+  const unit = products ? " <span>products in thousandths of a logit</span>" : "";
   return `<table class="gm-table gm-channels"><caption>Strongest channels in this cell${unit}</caption>
     <thead>${head(columns)}</thead><tbody></tbody></table>`;
 }

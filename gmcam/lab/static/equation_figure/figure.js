@@ -58,7 +58,7 @@ class Figure {
     still.after(this.live);
     this.stage = this.all(".gm-stage")[0];
     this.answer = this.answerFor(target);
-    this.cell = (!this.form.short && this.answer.places.apart) || this.answer.places.most;
+    this.cell = this.answer.places.apart ?? this.answer.places.most;
     this.kept = this.cell;
     this.choose(target);
     this.listen();

@@ -1,5 +1,5 @@
 // The equations for one class: maps from the feature maps M and the gradients C, (K, cells) each, row by row.
-// Maps keep their sign, as in gmcam/equations.py before the rectifier; only GMCAM is rectified by definition.
+// Maps keep their sign, as in gmcam/equations.py before the outer rectifier.
 
 /** @typedef {Record<string, Float64Array>} Maps by the name of the method, (cells) each */
 /** @typedef {{k: number} & Record<string, number>} Row the values of a channel in one cell, by column */
@@ -36,7 +36,7 @@ export function mapsOf(M, C, weights, cells) {
     cam: grad.map((value) => value * cells),
     grad_cam: grad,
     guidance_map: guidance,
-    gmcam: guidance.map((value, cell) => Math.max(value, 0) * Math.max(grad[cell], 0)),
+    gmcam: guidance.map((value, cell) => Math.max(value, 0) * grad[cell]),
   };
 }
 

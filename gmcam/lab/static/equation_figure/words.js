@@ -46,34 +46,40 @@ export function percent(share) {
  */
 export function sentence(cell, name) {
   const { target, values } = cell;
-  const [mean, local] = [1000 * values.grad_cam, 1000 * values.guidance_map];
   const where = whereIs(cell);
   if (name === "short") {
-    const local = values.guidance_map;
-    const amount = signed(local) === "0" ? /** @type {Part} */ (["", "nothing"]) : number(local);
-    return [["where", `${where}, `], ["", "adds "], amount, ["", ` to the logit of “${target}”.`]];
+    const sum = number(values.guidance_map, "nothing");
+    return [["where", `${where}, `], ["", "adds "], sum, ["", ` to the logit of “${target}”.`]];
   }
+  return [["where", `${where}. `], ["verdict", verdict(cell, name)], ...sums(values, name)];
+}
+
+/**
+ * @param {Record<string, number>} values
+ * @param {string} name
+ * @returns {Part[]}
+ */
+function sums({ cam, grad_cam: mean, guidance_map: local }, name) {
+  if (name === "aggregated_map") return [["", " Every class gets the same sum."]];
+  if (name === "cam") {
+    const rest = " logits. The mean of these sums over all cells, plus the bias, is the logit.";
+    return [["", " The weighted channels add up to "], number(cam), ["", rest]];
+  }
+  const unit = " thousandths of a logit";
   /** @type {Part[]} */
-  const sums = [["", " With mean gradients the channels add up to "], number(mean)];
-  if (name === "aggregated_map") {
-    sums.splice(0, 2, ["", ` The sum is ${unsigned(values.aggregated_map)}, whatever the class.`]);
-  } else if (name === "cam") {
-    const rest = " logits. The mean of the class map, plus the bias, is the logit.";
-    sums.splice(0, 2, ["", " The weighted sum is "], number(values.cam), ["", rest]);
-  } else {
-    if (name !== "grad_cam") sums.push(["", ", with the gradients in this cell to "], number(local));
-    sums.push(["", " thousandths of a logit."]);
-  }
-  return [["where", `${where}. `], ["verdict", verdict(cell, name)], ...sums];
+  const parts = [["", " With mean gradients the channels add up to "], number(1000 * mean), ["", unit]];
+  if (name !== "grad_cam") parts.push(["", ", with the gradients here to "], number(1000 * local));
+  return [...parts, ["", "."]];
 }
 
 /**
  * @param {number} value
+ * @param {string} zero what is written for nothing
  * @returns {Part}
  */
-function number(value) {
+function number(value, zero = "0") {
   const text = signed(value);
-  return [text === "0" ? "" : value > 0 ? "for" : "against", text];
+  return text === "0" ? ["", zero] : [value > 0 ? "for" : "against", text];
 }
 
 /** @param {Cell} cell */
@@ -93,27 +99,32 @@ export function whereIs({ row, column, cover }) {
  */
 export function verdict({ target, values, peaks }, name) {
   const [mean, local] = [values.grad_cam, values.guidance_map].map((v) => (Math.abs(v) < NOTHING ? 0 : v));
-  const share = (/** @type {string} */ map) => percent(values[map] / peaks[map]);
-  const against = `counts against “${target}”`;
-  if (name === "aggregated_map") return `The feature maps add up to ${share(name)} of their largest sum here.`;
+  const share = `${percent(values[name] / (peaks[name] || 1))} of its maximum`;
+  const against = `against “${target}”`;
+  if (name === "aggregated_map") {
+    return `The feature maps add up to ${unsigned(values[name])}: A is at ${share}.`;
+  }
   if (name === "cam" || name === "grad_cam") {
     const title = name === "cam" ? "CAM" : "Grad-CAM";
-    if (mean > 0) return `${title} marks this cell, at ${share(name)} of its maximum.`;
-    return `The weighted sum ${mean < 0 ? against : "is zero"}: ${title} is zero here.`;
+    if (mean > 0) return `${title} highlights this cell, at ${share}.`;
+    if (mean < 0) return `The weighted sum counts ${against}: the rectifier sets ${title} to zero here.`;
+    return `The weighted sum is zero here, and so is ${title}.`;
   }
-  const gmcam = name === "gmcam";
-  const dropped = gmcam ? "GMCAM drops it" : "the guidance map drops it";
+  const product = name === "gmcam";
+  const dropped = product ? "GMCAM drops it" : "the guidance map drops it";
   if (mean > 0 && local > 0) {
-    if (!gmcam) return `Both maps mark this cell, the guidance map at ${share(name)} of its maximum.`;
+    if (!product) return `Both maps highlight this cell, the guidance map at ${share}.`;
     return values.gmcam < 0.005 * peaks.gmcam
-      ? "Both maps mark this cell, but so faintly that almost nothing is left in GMCAM."
-      : `Both maps mark this cell: GMCAM keeps it, at ${share(name)} of its maximum.`;
+      ? "Both maps are positive here, but so faint that almost nothing is left in GMCAM."
+      : `Both maps highlight this cell: GMCAM keeps it, at ${share}.`;
   }
   if (mean > 0) {
-    const reason = local < 0 ? `the sum with its gradients ${against}` : "its gradients add nothing";
-    return `Grad-CAM marks this cell, but ${reason}: ${dropped}.`;
+    const reason = local < 0 ? `count ${against}` : "add nothing";
+    return `Grad-CAM highlights this cell, but the gradients here ${reason}: ${dropped}.`;
   }
-  if (local > 0) return `The guidance map marks this cell, Grad-CAM does not${gmcam ? `: ${dropped}` : ""}.`;
-  const maps = gmcam ? "all three maps are" : "both maps are";
-  return `${mean < 0 && local < 0 ? `Both sums count against “${target}”` : "Neither sum is positive"}: ${maps} zero here.`;
+  if (local > 0) {
+    return `The guidance map highlights this cell, Grad-CAM does not${product ? `: ${dropped}` : ""}.`;
+  }
+  const sums = mean < 0 && local < 0 ? `Both sums count ${against}` : "Neither sum is positive";
+  return `${sums}: the rectifier sets ${product ? "all three" : "both"} maps to zero here.`;
 }

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import gmcam
-
-STYLE_SHEET = Path(gmcam.__file__).with_name("palette.css")
+STYLE_SHEET = Path(__file__).with_name("palette.css")
 
 
 @cache
@@ -20,7 +18,7 @@ def colours(scheme: str = "light") -> dict[str, tuple[str, ...]]:
 
     Roles are those of ``palette.css`` without ``--gm-``. Raises ``ValueError`` for another scheme.
 
-    >>> gmcam.lab.palette.colours()["for"], gmcam.lab.palette.colours("dark")["for"]
+    >>> gmcam.palette.colours()["for"], gmcam.palette.colours("dark")["for"]
     (('#c94f00',), ('#ff8f45',))
     """
     if scheme not in ("light", "dark"):
@@ -28,7 +26,7 @@ def colours(scheme: str = "light") -> dict[str, tuple[str, ...]]:
     light, dark = re.findall(r"\{\s*((?:--gm|/\*)[^{}]*)\}", STYLE_SHEET.read_text())[:2]
     text = light if scheme == "light" else light + dark
     declared = re.findall(r"--gm-([\w-]+):\s*([^;]+);", text)
-    return {role: tuple(value.split()) for role, value in declared}
+    return {role: tuple(re.findall(r"#\w+", value)) for role, value in declared}
 
 
 def tint(shares: np.ndarray, above: str = "for", below: str = "against") -> np.ndarray:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gmcam.lab import effect_pictures
-from gmcam.lab.palette import STYLE_SHEET, colours, pale, tint
+from gmcam.palette import STYLE_SHEET, colours, pale, tint
 
 ROLES = ("for", "against", "page", "ink", "soft", "line", "panel", "link")
 
@@ -52,9 +51,10 @@ def test_a_tint_is_white_at_zero_and_the_ramps_colour_at_each_stop():
     assert between.tolist() == [255, 239, 220]  # half way from white to #FFDEB8
 
 
-def test_figures_of_effects_have_these_colours():
-    assert colours()["for"] == (effect_pictures.FOR,)
-    assert np.allclose(np.array(effect_pictures.SIGNED(1.0)[:3]) * 255, tint(np.ones((1, 1)))[0, 0], atol=1)
+@pytest.mark.parametrize("ramp", ["for", "against", "activity"])
+def test_a_larger_share_is_darker(ramp):
+    tints = tint(np.linspace(0, 1, 65)[None], ramp)[0].tolist()
+    assert (np.diff([luminance("#" + bytes(tinted).hex()) for tinted in tints]) < 0).all()
 
 
 def test_a_pale_image_is_lighter_and_flatter():
