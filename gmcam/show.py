@@ -287,9 +287,8 @@ def colour_scale(maps: Sequence[np.ndarray], ramp: str = "activity") -> cm.Scala
     values = np.concatenate([np.zeros(1), *(array[np.isfinite(array)] for array in maps)])
     signed, reach, found = values.min() < 0, np.abs(values).max() or 1.0, colours()
     stops = [*found["ramp-against"][:0:-1], *found["ramp-for"]] if signed else found[f"ramp-{ramp}"]
-    colour = colors.LinearSegmentedColormap.from_list(
-        "signed" if signed else ramp, stops, 257
-    )  # has a middle
+    # An odd number of colours, so that one of them is zero's.
+    colour = colors.LinearSegmentedColormap.from_list("signed" if signed else ramp, stops, 257)
     return cm.ScalarMappable(colors.Normalize(-reach * signed, reach), colour)
 
 

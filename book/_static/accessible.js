@@ -35,6 +35,17 @@ function nameSliders() {
   }
 }
 
+// Radio buttons of one widget have no common name, which the arrow keys need, and the group has none either.
+let groups = 0;
+function nameRadios() {
+  for (const group of document.querySelectorAll(".widget-radio-box:not([role])")) {
+    group.role = "radiogroup";
+    groups += 1;
+    group.ariaLabel = group.parentElement.querySelector(".widget-label")?.textContent.trim() || "choice";
+    for (const button of group.querySelectorAll("input")) button.name = `radios-${groups}`;
+  }
+}
+
 document.addEventListener("DOMContentLoaded", () => {
   unlist();
   nameButtons();
@@ -43,6 +54,7 @@ document.addEventListener("DOMContentLoaded", () => {
     watcher.disconnect(); // our own changes are no news
     nameButtons();
     nameSliders();
+    nameRadios();
     watch();
   });
   const watch = () => watcher.observe(document.body, { childList: true, subtree: true, characterData: true });
