@@ -31,17 +31,20 @@ from sphinx.util.docutils import SphinxDirective
 import gmcam
 from gmcam import Network
 from gmcam.lab import EMBEDDED, PHOTOS, load_card
-from gmcam.show import colour_table
 
 LOGGER = logging.getLogger(__name__)
 PAGE = "own_photo"
 HERE = Path(__file__).parent
 MODULES = HERE.parent / "_static" / PAGE
 ONE_FILE = "own_photo_one_file.html"
+PALETTE = Path(gmcam.__file__).with_name("palette.css")
 SIZE = "ONE_FILE_SIZE"  # in the page's text, where the build writes the size
 # The page's modules, each after those that it imports.
 WORKER = ("resize", "saliency", "words", "picture", "explainer")
-IMPORTED = ("saliency", "colours", "words", "entries", "stage", "caller")
+IMPORTED = (
+    *("saliency", "colours", "words", "entries", "stage", "caller"),
+    *("covering", "chart", "brush", "testing"),
+)
 RUNTIME = Package(
     "onnxruntime-web",
     "1.30.0",
@@ -53,6 +56,12 @@ RUNTIME = Package(
 # The modules of gmcam that determine an exported graph.
 EXPORTER = ("lab/onnx.py", "capture.py", "_hooks.py", "outputs.py", "network.py")
 LAYERS = 3  # the deepest ones
+# Between these widths, the tool has room only without the side bar, which its button opens again.
+CLOSE_SIDE_BAR = """<script>
+if (matchMedia("(min-width: 992px) and (max-width: 1199px)").matches) {
+  document.querySelector(".bd-sidebar-primary")?.classList.add("pst-sidebar-hidden");
+}
+</script>"""
 # The page starts with the first network and the first image.
 NETWORKS = ("efficientnet-lite0", "collage-vgg", "collage-resnet")
 SCENES = {  # file → labels, seed and size
@@ -61,14 +70,16 @@ SCENES = {  # file → labels, seed and size
 }
 PHOTOGRAPHS = ("chelsea", "coffee", "rocket", "astronaut")
 
-# Equation 3, and each method's equation with the method that uses it, which is highlighted with it.
-WEIGHTS = r"\lambda_k = \frac{1}{Z} \sum_{i,j} C_k(i, j)"
+# The methods as switches: the factors of GMCAM and their product, with the sign after each, and two others.
+FACTORS = {"grad_cam": "×", "guidance_map": "=", "gmcam": ""}
+OTHERS = ("cam", "hires_cam")
 EQUATIONS = {
-    "cam": (r"\sum_k w_k M_k", ""),
-    "grad_cam": (r"\text{ReLU}\left(\sum_k \lambda_k M_k\right)", "gmcam"),
-    "hires_cam": (r"\sum_k C_k \odot M_k", ""),
-    "guidance_map": (r"GM = \text{ReLU}\left(\sum_k C_k \odot M_k\right)", "gmcam"),
-    "gmcam": (r"\text{ReLU}\left(\sum_k \lambda_k (GM \odot M_k)\right)", ""),
+    "grad_cam": r"\text{ReLU}\left(\sum_k \lambda_k M_k\right),\quad"
+    r"\lambda_k = \frac{1}{Z} \sum_{i,j} C_k(i, j)",
+    "guidance_map": r"GM = \text{ReLU}\left(\sum_k C_k \odot M_k\right)",
+    "gmcam": r"\text{ReLU}\left(\sum_k \lambda_k (GM \odot M_k)\right)",
+    "cam": r"\sum_k w_k M_k",
+    "hires_cam": r"\sum_k C_k \odot M_k",
 }
 
 
@@ -81,7 +92,6 @@ def make(folder: Path, cache: Path) -> None:
         "runtime": runtime(folder, cache, missing),
         "networks": networks(folder, cache, missing),
         "pictures": images(folder),
-        "colours": colour_table().flatten().tolist(),
         "missing": missing,
     }
     (folder / f"{PAGE}.json").write_text(json.dumps(contents))
@@ -241,15 +251,36 @@ def compressed(data: bytes) -> bytes:
 
 def body(static: str, formula: Any) -> str:
     """The interactive part of the page as HTML. ``formula`` converts TeX to HTML."""
-    cards = [
-        f'<label class="own-photo-method" data-used-by="{uses}">'
-        f'<input type="radio" name="own-photo-method" value="{name}" '
-        f'aria-labelledby="own-photo-{name}">'
-        f'<span id="own-photo-{name}">{gmcam.METHODS[name].title}</span>{formula(equation)}</label>'
-        for name, (equation, uses) in EQUATIONS.items()
+    factors = []
+    for name, sign in FACTORS.items():
+        factors.append(switch(name, '<canvas width="1" height="1" aria-hidden="true"></canvas>'))
+        factors += [f'<span class="own-photo-sign" aria-hidden="true">{sign}</span>'] if sign else []
+    equations = [
+        f'<p data-equation="{name}" hidden><span>{title(name)}</span> {formula(tex)}</p>'
+        for name, tex in EQUATIONS.items()
     ]
     template = Template((HERE / f"{PAGE}.html").read_text())
-    return template.substitute(static=static, methods="\n".join(cards), weights=formula(WEIGHTS))
+    return template.substitute(
+        static=static,
+        factors="\n".join(factors),
+        others="\n".join(switch(name) for name in OTHERS),
+        equations="\n".join(equations),
+        test=(HERE / f"{PAGE}_test.html").read_text(),
+    )
+
+
+def switch(method: str, picture: str = "") -> str:
+    """A method as a switch, with its little map or without one."""
+    return (
+        f'<label class="own-photo-method" data-method="{method}">'
+        f'<input type="radio" name="own-photo-method" value="{method}" autocomplete="off">'
+        f"{picture}<span>{title(method)}</span></label>"
+    )
+
+
+def title(method: str) -> str:
+    """The method's title on the page."""
+    return gmcam.METHODS[method].title
 
 
 def for_mathjax(tex: str) -> str:
@@ -274,7 +305,7 @@ def one_file(folder: Path, contents: dict[str, Any]) -> str:
             data = base64.b64encode(path.read_bytes()).decode()
             parts.append(f'<script type="text/plain" id="{path.name}">{data}</script>')
     return Template((HERE / ONE_FILE).read_text()).substitute(
-        style=(MODULES / f"{PAGE}.css").read_text(),
+        style=PALETTE.read_text() + (MODULES / f"{PAGE}.css").read_text(),
         body=body(".", as_mathml),
         parts="\n".join(parts),
     )
@@ -291,7 +322,8 @@ class OwnPhotoDirective(SphinxDirective):
         links = [f'<link rel="preload" as="fetch" crossorigin href="{static}/{PAGE}/{PAGE}.json">']
         links += [f'<link rel="modulepreload" href="{static}/{PAGE}/{name}.js">' for name in IMPORTED]
         script = f'<script type="module" async src="{static}/{PAGE}/page.js"></script>'
-        return [nodes.raw("", "\n".join([*links, body(static, for_mathjax), script]), format="html")]
+        parts = [*links, CLOSE_SIDE_BAR, body(static, for_mathjax), script]
+        return [nodes.raw("", "\n".join(parts), format="html")]
 
 
 def prepare(app: Sphinx, config: Config) -> None:

@@ -31,12 +31,12 @@ from torch.nn import functional as F
 import gmcam
 from gmcam import equations
 from gmcam.lab import onnx as export
-from gmcam.postprocess import postprocess
+from gmcam.postprocess import postprocess, upsample
 from gmcam.show import overlay
 
 ROOT = Path(__file__).parents[2]
 ASKED = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
-SECONDS_TO_READY, CLASS_CHANGE, MAP_CHANGE, LONG_TASK = 3, 0.3, 0.05, 0.05
+SECONDS_TO_READY, CLASS_CHANGE, MAP_CHANGE, COVERED, LONG_TASK = 3, 0.3, 0.05, 1, 0.05
 DOWNLOAD = 13_500_000
 
 pytestmark = [pytest.mark.book, pytest.mark.slow]
@@ -47,8 +47,10 @@ def html(tmp_path_factory):
     """The pages of a book whose root is the page."""
     source = tmp_path_factory.mktemp("own_photo") / "source"
     (source / "book").mkdir(parents=True)
-    for name in ("_static", "_tools"):
+    for name in ("_static", "_tools", "_templates"):
         shutil.copytree(ROOT / "book" / name, source / "book" / name)
+    (source / "gmcam").mkdir()
+    shutil.copy(ROOT / "gmcam" / "palette.css", source / "gmcam")
     for name in ("served", "own_photo_parts"):  # what earlier builds have fetched and exported
         if (ROOT / "_build" / name).exists():
             shutil.copytree(ROOT / "_build" / name, source / "_build" / name)
@@ -85,9 +87,27 @@ ANSWER = """(start) => new Promise((resolve) => {
         const maps = answer.maps.map(({ method, map, empty }) => [method, packed(map), empty]);
         const { data, width, height } = answer.view;
         const view = [packed(data), height, width];
+        const shown = packed(answer.shown.data);
         const { target, top } = answer;
-        done({ maps, view, target, top, layer: state.layer, network: state.network.name });
+        const logits = packed(answer.logits);
+        const { layer, network } = state;
+        done({ maps, view, shown, target, top, logits, layer, network: network.name });
     }, { once: true }));
+    resolve();
+})"""
+
+
+# Waits for the next covered image whose logits have been measured.
+COVERED_IMAGE = """() => new Promise((resolve) => {
+    const letter = (byte) => String.fromCharCode(byte);
+    const text = (bytes) => btoa(Array.from(new Uint8Array(bytes), letter).join(""));
+    const packed = ({ mask, pixels, logits, other }) => ({
+        mask: text(mask), pixels: text(pixels), logits: text(logits.buffer), other: other && packed(other),
+    });
+    const root = document.getElementById("own-photo");
+    window.covered = new Promise((done) => {
+        root.addEventListener("covered", ({ detail }) => done(packed(detail)), { once: true });
+    });
     resolve();
 })"""
 
@@ -128,10 +148,34 @@ class Photo(Tab):
         self.page.locator(f'input[name="own-photo-method"][value="{name}"]').check()
 
     def layer(self, number):
-        """Moves the slider as its thumb does."""
-        self.part("layer").evaluate(
-            "(slider, to) => { slider.value = to; slider.dispatchEvent(new Event('input')); }", number
-        )
+        self.page.locator(f'input[name="own-photo-layer"][value="{number}"]').check()
+
+    def mode(self, name):
+        self.page.locator(f'input[name="own-photo-mode"][value="{name}"]').check()
+
+    def fill(self, name):
+        self.page.locator(f'input[name="own-photo-fill"][value="{name}"]').check()
+
+    def experiment(self, name):
+        return self.covered(self.page.locator(f'[data-experiment="{name}"] button').click)
+
+    def covered(self, act):
+        """The covered image that ``act`` makes, and its logits: (mask, pixels, logits, other)."""
+        self.page.evaluate(COVERED_IMAGE)
+        act()
+        return Covered(self.page.evaluate("window.covered"))
+
+
+class Covered:
+    """A mask (side, side), pixels (side, side, 3), logits, and the area elsewhere, if it was measured."""
+
+    def __init__(self, found):
+        mask = np.frombuffer(base64.b64decode(found["mask"]), np.uint8)
+        side = round(len(mask) ** 0.5)
+        self.mask = mask.reshape(side, side)
+        self.pixels = unpacked(found["pixels"], np.uint8, (side, side, 3))
+        self.logits = unpacked(found["logits"], np.float32, (-1,))
+        self.other = Covered(found["other"]) if found.get("other") else None
 
 
 def unpacked(text, dtype, shape):
@@ -337,27 +381,45 @@ def test_chosen_pasted_and_example_images_are_explained(browser, address):
         assert tab.complaints == []
 
 
-def test_equations_light_up_with_the_method(browser, address):
+def test_the_switches_and_the_equation_light_up_with_the_method(browser, address):
     with Photo(browser, address) as tab:
         settle(tab.page)
 
         def lit(kind):
-            return tab.page.locator(f'.own-photo-method[data-lit="{kind}"] input').evaluate_all(
+            return tab.page.locator(f'[data-method][data-lit="{kind}"] input').evaluate_all(
                 "all => all.map(one => one.value)"
             )
 
+        def equations():
+            return tab.page.locator("[data-equation]:visible").evaluate_all(
+                "all => all.map(one => one.dataset.equation)"
+            )
+
         assert (lit("chosen"), lit("used")) == (["gmcam"], ["grad_cam", "guidance_map"])
+        assert equations() == ["gmcam"]
         tab.answer(lambda: tab.method("hires_cam"))
-        assert (lit("chosen"), lit("used")) == (["hires_cam"], [])
+        assert (lit("chosen"), lit("used"), equations()) == (["hires_cam"], [], ["hires_cam"])
         tab.answer(lambda: tab.part("right").select_option("grad_cam"))
-        assert lit("chosen") == ["grad_cam", "hires_cam"]
-        assert tab.page.locator(".own-photo-given").get_attribute("data-lit") == "used"
-        assert tab.page.locator(".own-photo-methods mjx-container").count() == len(ASKED) + 1
+        assert lit("chosen") == ["grad_cam", "hires_cam"] == equations()
+        assert tab.page.locator("[data-equation] mjx-container").count() == len(ASKED)
 
 
-def test_a_curtain_divides_two_methods(browser, address):
-    """Left of it the one, right of it the other, each as Python colours it."""
+def drawn(canvas):
+    """The pixels of a canvas (H, W, 3)."""
+    text = canvas.evaluate("one => one.toDataURL()")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text.split(",")[1]))).convert("RGB"))
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_curtain_divides_two_methods(browser, address, smooth):
+    """Left of it the one, right of it the other, each as Python draws it: its cells, or smooth."""
+    network, content = gmcam.load("collage-vgg"), FILES["collage.png"]
     with Photo(browser, address) as tab:
+        tab.part("network").select_option(network.name)
+        tab.ready()
+        tab.answer(lambda: tab.drop("collage.png", content))
+        if smooth:
+            tab.answer(tab.part("smooth").check)
         found = tab.answer(lambda: tab.part("right").select_option("grad_cam"))
         assert [name for name, _, _ in found["maps"]] == ["gmcam", "grad_cam"]
         tab.part("frame").scroll_into_view_if_needed()
@@ -370,14 +432,14 @@ def test_a_curtain_divides_two_methods(browser, address):
         tab.part("curtain").press("ArrowRight")
         clip = tab.part("canvas-right").evaluate("one => getComputedStyle(one).clipPath")
         assert clip == "inset(0px 0px 0px 26%)"
-        for number, side in enumerate(("left", "right")):
-            text = tab.part(f"canvas-{side}").evaluate("one => one.toDataURL()")
-            drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(text.split(",")[1]))).convert("RGB"))
-            view = unpacked(found["view"][0], np.uint8, (*found["view"][1:], 3))
-            side_of_input = gmcam.load(found["network"]).preprocess.crop
-            own = unpacked(found["maps"][number][1], np.float32, (side_of_input, side_of_input))
-            gap = np.abs(drawn.astype(int) - overlay(view, own, 0.75))
-            assert gap.max() <= 2  # a map that is scaled up is rounded elsewhere
+        view = unpacked(found["view"][0], np.uint8, (*found["view"][1:], 3))
+        layer = list(own_photo.layers_of(network).values())[found["layer"]]
+        for side, method in (("left", "gmcam"), ("right", "grad_cam")):
+            result = gmcam.explain(network, content, found["target"]["index"], method=method, layer=layer)
+            cells = result.raw[0].relu() / result.raw[0].relu().max()
+            shown = upsample(result.maps, view.shape[:2])[0] if smooth else cells
+            gap = np.abs(drawn(tab.part(f"canvas-{side}")).astype(int) - overlay(view, shown))
+            assert gap.max() <= 2  # a share that differs in the last digit is rounded elsewhere
 
 
 def test_the_sentence_describes_the_map(browser, address):
@@ -432,6 +494,9 @@ def test_a_class_that_no_cell_supports_has_an_empty_map(browser, address):
         assert tab.answer(lambda: tab.part("search").press("Enter"))["maps"][0][2]
         (cam,) = tab.answer(lambda: tab.method("cam"))["maps"]
         assert cam[2] and "the map is empty." in tab.part("words").inner_text()
+        tab.mode("test")
+        assert tab.part("lesson").inner_text() == "This map is empty, so no cell is the strongest."
+        assert tab.page.locator("[data-experiment] button").first.is_disabled()
 
 
 def test_the_page_starts_with_the_imagenet_network_and_a_scene_of_two_classes(browser, address):
@@ -484,23 +549,23 @@ def test_everything_is_done_by_keyboard(browser, address):
         visited = {}
         page.evaluate("document.querySelector('.own-photo-promise').tabIndex = -1")
         page.evaluate("document.querySelector('.own-photo-promise').focus()")
-        for _ in range(30):  # formulas take the keyboard, too, for MathJax's menu
+        for _ in range(40):  # formulas take the keyboard, too, for MathJax's menu
             keys.press("Tab")
             name, outline = page.evaluate(
                 """() => {
                     const one = document.activeElement;
-                    const shown = one.closest(".own-photo-button, .own-photo-picture") ?? one;
-                    return [one.dataset.part ?? one.name ?? null, getComputedStyle(shown).outlineStyle];
+                    const shown = one.closest("label") ?? one;
+                    const styles = [one, shown].map((it) => getComputedStyle(it).outlineStyle);
+                    const name = one.dataset.part ?? one.name;
+                    return [name || one.textContent.trim(), styles.find((style) => style !== "none")];
                 }"""
             )
             if not page.evaluate("document.activeElement.closest('#own-photo') !== null"):
                 break
-            if name is None:
-                continue
             visited[name] = outline
             if name == "own-photo-picture":
                 assert tab.answer(lambda: keys.press("ArrowRight"))["maps"]
-            elif name == "layer":
+            elif name == "own-photo-layer":
                 assert tab.answer(lambda: keys.press("ArrowLeft"))["layer"] == own_photo.LAYERS - 2
             elif name == "network":
                 assert tab.answer(lambda: keys.press("ArrowDown"))["network"] == own_photo.NETWORKS[1]
@@ -508,36 +573,274 @@ def test_everything_is_done_by_keyboard(browser, address):
                 before = page.evaluate("document.activeElement.value")
                 assert str(tab.answer(lambda: keys.press("ArrowDown"))["target"]["index"]) != before
             elif name == "own-photo-method":
-                ((method, _, _),) = tab.answer(lambda: keys.press("ArrowUp"))["maps"]
+                ((method, _, _),) = tab.answer(lambda: keys.press("ArrowLeft"))["maps"]
                 assert method == "guidance_map"
+            elif name == "smooth":
+                assert tab.answer(lambda: keys.press("Space"))["maps"]
             elif name == "right":
                 assert len(tab.answer(lambda: keys.press("G"))["maps"]) == 2
-        reached = {"choose", "own-photo-picture", "opacity", "layer", "network", "search"}
-        assert reached | {"own-photo-class", "own-photo-method", "right"} <= set(visited)
-        assert set(visited.values()) == {"solid"}
+            elif name == "own-photo-mode":
+                keys.press("ArrowRight")
+                assert tab.part("test").is_visible()
+                keys.press("ArrowLeft")
+            elif name == "Ask for what is not there":
+                assert tab.answer(lambda: keys.press("Enter"))["target"]["name"] == "zebra"
+        reached = {"choose", "own-photo-picture", "own-photo-layer", "network", "search", "smooth", "curtain"}
+        reached |= {"own-photo-class", "own-photo-method", "right", "own-photo-mode", "Go to finer cells"}
+        assert reached <= set(visited)
+        assert None not in [visited[name] for name in reached]
         assert tab.complaints == []
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 375), ("dark", 1280)])
-def test_the_page_is_accessible_and_fits_its_window(browser, address, axe, scheme, width):
-    """In use: with a second method, a class that is searched for, and a fault. No violation of any kind."""
+def test_the_brush_is_used_by_keyboard(browser, address):
+    """Arrow keys move it by a cell, the space bar covers, and Tab leads to what undoes it."""
+    with Photo(browser, address) as tab:
+        tab.mode("test")
+        tab.part("frame").focus()
+        keys = tab.page.keyboard
+        for key in ("ArrowDown", "ArrowRight", "ArrowRight", "ArrowLeft", "ArrowRight"):
+            keys.press(key)
+        found = tab.covered(lambda: keys.press("Space"))
+        expected = np.zeros((224, 224), np.uint8)
+        expected[32:64, 64:96] = 1
+        assert (found.mask == expected).all()
+        assert tab.part("brush").is_visible()
+        for _ in range(20):
+            keys.press("Tab")
+            if tab.page.evaluate("document.activeElement.dataset.part") == "undo":
+                break
+        keys.press("Enter")
+        assert tab.part("verdict").inner_text() == "Nothing is covered yet."
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize("mode", ["explain", "test"])
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("light", 390), ("dark", 390), ("light", 1280), ("dark", 1280)]
+)
+def test_the_page_is_accessible_and_fits_its_window(browser, address, axe, scheme, width, mode):
+    """In use: with a second map, a class that is searched for, a fault, and a covered image; no violation."""
     with Photo(browser, address, color_scheme=scheme, viewport={"width": width, "height": 812}) as tab:
         settle(tab.page)
         tab.answer(lambda: tab.part("right").select_option("grad_cam"))
+        tab.mode(mode)
+        if mode == "test":
+            tab.experiment("brightest")
         tab.drop("notes.txt", b"no picture")
         tab.page.wait_for_selector('[data-part="fault"]:not([hidden])')
         tab.part("search").fill("c")
         tab.page.evaluate(axe)
         found = tab.page.evaluate("axe.run('#own-photo', {resultTypes: ['violations']})")["violations"]
         assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
-        assert tab.page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 1
+        for narrower in (width, 360):
+            tab.page.set_viewport_size({"width": narrower, "height": 812})
+            assert tab.page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0
+        small = tab.page.evaluate(
+            """() => [...document.querySelectorAll("#own-photo :not(mjx-container *, option)")]
+            .filter((one) => {
+                const hasText = [...one.childNodes].some((it) => it.nodeType === 3 && it.data.trim());
+                return one.checkVisibility() && hasText && parseFloat(getComputedStyle(one).fontSize) < 12;
+            }).map((one) => one.outerHTML.slice(0, 99))"""
+        )
+        assert small == []
 
 
-def test_every_fault_that_the_page_lists_has_its_test():
-    page = (ROOT / "book" / "own_photo.md").read_text()
-    rows = re.findall(r"^\| (?!what|---).*\|$", page, re.MULTILINE)
-    named = re.findall(r"tests/book/test_own_photo\.py::(\w+)\)` \|$", page, re.MULTILINE)
-    assert len(rows) == len(named) and {name for name in named if name not in globals()} == set()
+PLACES = """() => {
+    const all = [".own-photo-frame", ".own-photo-strip", ".own-photo-classes", ".own-photo-factors",
+        ".own-photo-equations", ".own-photo-where"];
+    return all.map((name) => {
+        const { left, top, width, bottom } = document.querySelector(name).getBoundingClientRect();
+        return [left, top, width, bottom];
+    });
+}"""
+
+
+@pytest.mark.parametrize(("width", "height", "top", "side"), [(1440, 900, 130, 560), (1024, 768, 130, 560)])
+def test_all_of_it_is_in_the_first_screen(browser, address, width, height, top, side):
+    with Photo(browser, address, viewport={"width": width, "height": height}) as tab:
+        settle(tab.page)
+        picture, strip, *right = tab.page.evaluate(PLACES)
+        assert picture[1:3] == [pytest.approx(top, abs=3), side]
+        assert all(bottom <= 760 for *_, bottom in (picture, strip, *right))
+        assert all(left > picture[0] + side for left, *_ in right)
+        promise = tab.page.locator(".own-photo-promise")
+        assert promise.inner_text() == "Stays on this machine. Nothing is sent."
+        assert promise.bounding_box()["y"] < picture[1]
+
+
+def test_on_a_phone_all_of_it_is_in_the_first_screen_and_the_picture_stays(browser, address):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with Photo(browser, address, **phone) as tab:
+        settle(tab.page)
+        picture, strip, classes, factors, equations, _ = tab.page.evaluate(PLACES)
+        assert picture[2] == 358 and picture[1] < 115
+        assert all(bottom <= 760 for *_, bottom in (picture, strip, classes, factors, equations))
+        tab.mode("test")
+        tab.part("undo").scroll_into_view_if_needed()
+        tab.page.evaluate("scrollTo(0, 700)")
+        tab.page.wait_for_selector("#own-photo[data-small]")
+        box = tab.part("frame").bounding_box()
+        assert box["width"] == pytest.approx(0.4 * 844, abs=1) and 0 <= box["y"] < 60
+        tab.page.evaluate("scrollTo(0, 0)")
+        tab.page.wait_for_selector("#own-photo:not([data-small])")
+        assert tab.part("frame").bounding_box()["width"] == 358
+
+
+def test_three_buttons_set_the_page_up(browser, address):
+    with Photo(browser, address) as tab:
+        buttons = tab.part("tries").locator("button")
+        absent, methods, finer = (tab.answer(buttons.nth(number).click) for number in range(3))
+        assert absent["target"]["name"] == "zebra" and not absent["maps"][0][2]
+        assert [name for name, _, _ in methods["maps"]] == ["gmcam", "grad_cam"]
+        assert [one["target"]["name"] for one in (methods, finer)] == ["Egyptian cat"] * 2
+        assert [one["layer"] for one in (absent, methods, finer)] == [2, 1, 0]
+
+
+def logits_of(network, pixels):
+    """What PyTorch computes for pixels (side, side, 3) as the network sees them."""
+    preprocess = network.preprocess
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (preprocess.mean, preprocess.std))
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+    return network.module((image - mean) / std[None]).detach()[0].numpy()
+
+
+@pytest.mark.parametrize("name", ["collage-resnet", "collage-vgg"])
+def test_a_covered_image_is_predicted_and_measured_as_in_python(browser, address, name):
+    """Three experiments with three fills: masks, pixels, the sum of the ledger, and PyTorch's logits."""
+    network = gmcam.load(name)
+    with Photo(browser, address) as tab:
+        tab.part("network").select_option(name)
+        tab.ready()
+        answer = tab.answer(lambda: tab.drop("collage.png", FILES["collage.png"]))
+        target, side = answer["target"]["index"], network.preprocess.crop
+        shown = unpacked(answer["shown"], np.uint8, (side, side, 3))
+        layer = list(own_photo.layers_of(network).values())[-1]
+        before = logits_of(network, shown)
+        result = gmcam.explain(network, FILES["collage.png"], target, method="hires_cam", layer=layer)
+        ledger = result.raw[0].numpy()
+        map = gmcam.explain(network, FILES["collage.png"], target, layer=layer).raw[0].relu().numpy()
+        cell = side // len(map)
+        tenth = np.argsort(-map.ravel(), kind="stable")[: round(map.size / 10)]
+        brightest = np.isin(np.arange(map.size), tenth).reshape(map.shape)
+        masks = {"brightest": brightest, "rest": ~brightest, "random": None}
+        tab.mode("test")
+        for fill in ("blurred", "mean", "copied"):
+            tab.fill(fill)
+            for experiment, cells in masks.items():
+                found = tab.experiment(experiment)
+                covers = found.mask.reshape(len(map), cell, len(map), cell).mean((1, 3))
+                if cells is None:
+                    assert covers.sum() == brightest.sum() and not (covers[brightest] > 0).any()
+                else:
+                    assert (covers == cells).all()
+                assert (found.pixels[found.mask == 0] == shown[found.mask == 0]).all()
+                if fill != "blurred":  # which is tested in tests/own_photo, as these are
+                    mean = np.broadcast_to(np.floor(shown.mean((0, 1)) + 0.5), shown.shape)
+                    expected = mean if fill == "mean" else np.roll(shown, (-side // 2, -side // 2), (0, 1))
+                    assert (found.pixels[found.mask == 1] == expected[found.mask == 1]).all()
+                logits = logits_of(network, found.pixels)
+                assert np.abs(found.logits - logits).max() < 1e-3
+                held, change = float((covers * ledger).sum()), logits[target] - before[target]
+                cell_of = tab.page.locator(f'[data-experiment="{experiment}"] td').inner_text()
+                first = -held if name == "collage-resnet" else held
+                values = [float(one.replace("−", "-")) for one in re.findall(r"[−+]?\d+\.\d+", cell_of)][:2]
+                assert values == pytest.approx([first, change], abs=0.006)
+                if name == "collage-resnet":  # average pooling and a linear layer follow
+                    assert found.other is None
+                    verdict = tab.part("verdict").inner_text()
+                    numbers = [float(one.replace("−", "-")) for one in re.findall(r"[−+]?\d+\.\d+", verdict)]
+                    assert numbers == pytest.approx([-held, change], abs=0.006)
+                else:
+                    assert found.other.mask.sum() == min(found.mask.sum(), found.mask.size - found.mask.sum())
+                    assert not (found.other.mask & found.mask).any()
+                    assert np.abs(found.other.logits - logits_of(network, found.other.pixels)).max() < 1e-3
+                    assert "the network" in tab.part("verdict").inner_text()
+        assert "Here the map is" in tab.part("lesson").inner_text()
+        assert tab.complaints == []
+
+
+def test_the_brush_draws_and_is_undone(browser, address):
+    """By mouse, in three sizes; a stroke is a step, which is undone; and a class that changes keeps it."""
+    with Photo(browser, address, viewport={"width": 1280, "height": 900}) as tab:
+        tab.mode("test")
+        mouse, box = tab.page.mouse, tab.part("frame").bounding_box()
+
+        def stroke(*places):
+            x, y = places[0]
+            mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            mouse.down()
+            for x, y in places[1:]:
+                mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            mouse.up()
+
+        dot = tab.covered(lambda: stroke((0.25, 0.25)))
+        assert dot.mask.sum() == 32 * 32 and dot.mask[40:72, 40:72].all()
+        line = tab.covered(lambda: stroke((0.5, 0.5), (0.9, 0.5)))
+        assert line.mask[112, 104:210].all() and (line.mask >= dot.mask).all()
+        tab.page.locator('input[name="own-photo-brush"][value="4"]').check()
+        wide = tab.covered(lambda: stroke((0.01, 0.99)))
+        assert wide.mask[96:, :128].all()
+        found = tab.answer(lambda: tab.part("classes").locator("input").nth(1).check())
+        number = r"measured ([−+]?[\d.]+)\.$"
+        measured = float(re.search(number, tab.part("verdict").inner_text())[1].replace("−", "-"))
+        index = found["target"]["index"]
+        before = unpacked(found["logits"], np.float32, (-1,))[index]
+        assert measured == pytest.approx(wide.logits[index] - before, abs=0.006)
+        opaque = tab.part("canvas-cover").evaluate(
+            """(one) => {
+                const { data } = one.getContext("2d").getImageData(0, 0, one.width, one.height);
+                return data.filter((value, at) => at % 4 === 3 && value === 255).length;
+            }"""
+        )
+        assert opaque == wide.mask.sum()
+        undone = tab.covered(tab.part("undo").click)
+        assert (undone.mask == line.mask).all()
+        tab.part("clear").click()
+        assert tab.part("verdict").inner_text() == "Nothing is covered yet."
+        assert tab.part("clear").is_disabled() and tab.part("canvas-cover").is_hidden()
+        assert (tab.covered(tab.part("undo").click).mask == line.mask).all()
+        tab.answer(lambda: tab.drop("collage.png", FILES["collage.png"]))
+        assert tab.part("undo").is_disabled() and tab.part("canvas-cover").is_hidden()
+        assert tab.complaints == []
+
+
+def test_the_brush_is_used_by_touch(browser, address):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with Photo(browser, address, **phone) as tab:
+        tab.mode("test")
+        tab.page.evaluate("scrollTo(0, 0)")
+        box = tab.part("frame").bounding_box()
+        touch = tab.page.touchscreen
+        found = tab.covered(lambda: touch.tap(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2))
+        assert found.mask[97:127, 97:127].all() and found.mask.sum() == 32 * 32
+
+
+def test_the_map_can_be_hidden_while_it_is_tested(browser, address):
+    with Photo(browser, address) as tab:
+        tab.mode("test")
+        tab.part("bare").check()
+        found = tab.answer(lambda: tab.part("classes").locator("input").nth(1).check())
+        view = unpacked(found["view"][0], np.uint8, (*found["view"][1:], 3))
+        assert (drawn(tab.part("canvas-left")) == view).all()
+        tab.mode("explain")
+        assert (drawn(tab.part("canvas-left")) != view).any()
+
+
+def test_colours_follow_the_page_into_the_dark(browser, address):
+    with Photo(browser, address, color_scheme="light") as tab:
+        backgrounds = []
+        for scheme in ("light", "dark"):
+            tab.page.emulate_media(color_scheme=scheme)
+            tab.page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
+            select = tab.part("network").evaluate("one => getComputedStyle(one).backgroundColor")
+            backgrounds.append(select)
+        assert backgrounds == ["rgb(255, 255, 255)", "rgb(18, 21, 27)"]
+
+
+def test_every_fault_that_is_listed_has_its_test():
+    page = (ROOT / "book" / "faults.md").read_text()
+    named = set(re.findall(r"tests/book/test_own_photo\.py::(\w+)\)` \|$", page, re.MULTILINE))
+    assert named - globals().keys() == set()
 
 
 def noise():
@@ -601,6 +904,21 @@ def test_a_change_is_seen_in_time(browser, html, address, one_file):
                 patient(measure, limit, tries=4)
 
 
+def test_a_covered_image_is_measured_in_time(browser, address):
+    with Photo(browser, address) as tab:
+        settle(tab.page)
+        tab.mode("test")
+        names = count()
+
+        def measure():
+            name = ("brightest", "random", "rest")[next(names) % 3]
+            started = time.perf_counter()
+            tab.experiment(name)
+            return time.perf_counter() - started
+
+        patient(measure, COVERED, tries=4)
+
+
 def test_the_main_thread_is_never_blocked(browser, address):
     """From its script's arrival on; without those of the theme and MathJax, whose work is not the page's."""
 
@@ -627,13 +945,13 @@ def test_the_main_thread_is_never_blocked(browser, address):
             lambda: tab.drop("turned.jpg", FILES["turned.jpg"]),
             lambda: tab.part("right").select_option("grad_cam"),
             *(lambda number=number: tab.layer(number % 3) for number in range(4)),
+            lambda: tab.part("smooth").check(),
+            lambda: tab.part("network").select_option(IMAGENET),
+            lambda: tab.mode("test"),
+            lambda: tab.experiment("brightest"),
         ):
             act()
             tab.ready()
-        for share in (0, 25, 50, 75, 100):
-            tab.part("opacity").evaluate(
-                "(one, to) => { one.value = to; one.dispatchEvent(new Event('input')); }", share
-            )
         tab.page.wait_for_timeout(300)
         seconds = tab.page.evaluate(
             """() => {
@@ -799,6 +1117,9 @@ def test_the_version_in_one_file_gives_the_same_maps(browser, html, address):
                     tab.ready()
                 name = f"{option}.jpg"
                 found.append(tab.answer(lambda name=name: tab.drop(name, FILES["turned.jpg"])))
+            tab.mode("test")
+            found.append(tab.experiment("brightest").pixels.tobytes())
+            found.append(tab.part("network").evaluate("one => getComputedStyle(one).backgroundColor"))
             answers.append(found)
             assert tab.complaints == []
     assert answers[0] == answers[1] and len(answers[0]) >= 2

@@ -71,3 +71,12 @@ test("a map that float32 cannot hold is refused", () => {
     assert.throws(() => normalise(raw), RangeError, `${values}`);
   }
 });
+
+test("cells are drawn as shares of the maximum", () => {
+  const drawn = (...values) => {
+    const { data } = saliency.shares({ data: Float32Array.from(values), shape: [1, values.length] });
+    return [...data];
+  };
+  assert.deepEqual(drawn(-2, 1, 4), [0, 0.25, 1]);
+  assert.deepEqual(drawn(-2, 0), [0, 0]);
+});

@@ -13,8 +13,9 @@ from PIL import Image
 import gmcam
 from gmcam import METHODS, Preprocessing, capture, compare, equations
 from gmcam.lab.frozen import place_in_words
+from gmcam.palette import colours
 from gmcam.postprocess import min_max, postprocess, smooth, upsample
-from gmcam.show import colour_table, overlay
+from gmcam.show import overlay
 
 HERE = Path(__file__).parent
 SHOWN = ("cam", "grad_cam", "hires_cam", "guidance_map", "gmcam")
@@ -186,24 +187,146 @@ def test_every_method_gives_the_map_of_explain(agree, name):
     agree("explained", explained=explained)
 
 
-def test_colours_are_those_of_the_figures(agree):
+def test_overlays_are_those_of_the_figures(agree):
     generator = torch.Generator().manual_seed(0)
-    steps = torch.arange(256.0).div(255).repeat(2, 1)  # where one colour ends and the next begins
-    # Enough values that a step not rounded to float32 shows in some byte.
-    maps = [torch.rand((600, 800), generator=generator), steps, torch.zeros(9, 4), torch.ones(1, 1)]
+    # Enough values that a step not rounded to float32 shows in some byte; one that every stop's share is in.
+    fine = torch.rand((600, 800), generator=generator)
+    maps = [(fine, 1), (torch.linspace(0, 1, 257)[None], 3), (torch.zeros(9, 4), 5), (torch.ones(1, 1), 7)]
+    maps += [(torch.rand((7, 7), generator=generator), 32), (torch.rand((14, 28), generator=generator), 9)]
     overlays = []
-    for seed, saliency in enumerate(maps):
-        image = noise(saliency.shape[1], saliency.shape[0], seed)
-        for opacity in (0.0, 0.1, 0.3, 0.7, 1.0):
-            overlays.append(
-                {
-                    "shown": pixels(image),
-                    "map": saliency,
-                    "opacity": opacity,
-                    "expected": overlay(image, saliency, opacity),
-                }
+    for seed, (saliency, times) in enumerate(maps):
+        image = noise(saliency.shape[1] * times, saliency.shape[0] * times, seed)
+        expected = overlay(image, saliency)
+        overlays.append({"shown": pixels(image), "map": saliency, "expected": expected})
+    uneven = noise(100, 70)  # cells of different numbers of pixels
+    saliency = torch.rand((13, 9), generator=generator)
+    overlays.append({"shown": pixels(uneven), "map": saliency, "expected": overlay(uneven, saliency)})
+    agree("colours", ramp=" ".join(colours()["ramp-for"]), overlays=overlays)
+
+
+def test_covering_is_that_of_numpy(agree):
+    """Every substitute, mask and sum, and the exact sum of the logit at a map that is averaged."""
+    images = [noise(side, side, side) for side in (8, 17, 40)]
+    images.append(gmcam.lab.photo("chelsea").resize((128, 128)))
+    images.append(noise(24, 32))
+    random = np.random.default_rng(0)
+    masks = [
+        (random.random((side, side)) < share).astype(np.uint8) for side in (12, 28) for share in (0.1, 0.9)
+    ]
+    masks += [np.zeros((28, 28), np.uint8), np.ones((28, 28), np.uint8)]
+    shapes = [(4, 4), (7, 7), (3, 5)]  # the last one has cells of different numbers of pixels
+    agree(
+        "covering",
+        substitutes=[
+            {"pixels": pixels(image), "expected": substitutes(np.asarray(image))} for image in images
+        ],
+        stamps=[
+            of_stamp(side, *random.uniform(-1, side + 1, 2), size) for side in (9, 30) for size in (1, 4, 40)
+        ],
+        masks=[of_mask(mask, shape, random) for mask in masks for shape in shapes],
+        shuffled=[{"seed": seed, "order": shuffled(list(range(50)), seed)} for seed in (1, 2, 2**31)],
+        chances=[of_chance(random, output) for output in ("softmax", "sigmoid") for _ in range(3)],
+        exact=[of_exact(name) for name in ("collage-resnet", "efficientnet-lite0")],
+    )
+
+
+def substitutes(image):
+    """What covers the image: blurred by three box filters in whole numbers, its mean colour, and moved."""
+    reach = min(image.shape[:2]) // 8
+    sums = image.astype(np.int64)
+    for _ in range(3):
+        for axis in (0, 1):
+            padding = [(reach, reach) if axis == one else (0, 0) for one in range(3)]
+            windows = np.lib.stride_tricks.sliding_window_view(
+                np.pad(sums, padding, "edge"), 2 * reach + 1, axis
             )
-    agree("colours", colours=colour_table(), overlays=overlays)
+            sums = windows.sum(-1)
+    mean = halves_up(image.sum((0, 1), dtype=np.int64), image.shape[0] * image.shape[1])
+    return {
+        "blurred": halves_up(sums, (2 * reach + 1) ** 6),
+        "mean": np.broadcast_to(mean, image.shape),
+        "copied": np.roll(image, (-(image.shape[0] // 2), -(image.shape[1] // 2)), (0, 1)),
+    }
+
+
+def halves_up(total, count):
+    return ((2 * total + count) // (2 * count)).astype(np.uint8)
+
+
+def of_stamp(side, x, y, size):
+    start = [int(np.clip(np.floor(at - size / 2 + 0.5), 0, max(side - size, 0))) for at in (y, x)]
+    mask = np.zeros((side, side), np.uint8)
+    mask[start[0] : start[0] + size, start[1] : start[1] + size] = 1
+    return {"side": side, "x": x, "y": y, "size": size, "expected": mask}
+
+
+def owners(side, shape):
+    """For each pixel, the cell that its middle is in."""
+    row, column = (((np.arange(side) + 0.5) * cells / side).astype(int) for cells in shape)
+    return row[:, None] * shape[1] + column
+
+
+def shares_of(mask, shape):
+    cells = owners(len(mask), shape).ravel()
+    return np.bincount(cells, mask.ravel().astype(float)) / np.bincount(cells)
+
+
+def shuffled(items, seed):
+    """Fisher and Yates with mulberry32, in Python's integers."""
+    limit = 2**32
+    for last in range(len(items) - 1, 0, -1):
+        seed = (seed + 0x6D2B79F5) % limit
+        mixed = (seed ^ (seed >> 15)) * (1 | seed) % limit
+        mixed = (mixed + (mixed ^ (mixed >> 7)) * (61 | mixed)) % limit ^ mixed
+        other = int((mixed ^ (mixed >> 14)) / limit * (last + 1))
+        items[last], items[other] = items[other], items[last]
+    return items
+
+
+def of_mask(mask, shape, random):
+    ledger = random.normal(size=shape).astype(np.float32)
+    shares = shares_of(mask, shape)
+    free = shuffled(np.flatnonzero(shares == 0).tolist(), 1)
+    elsewhere, area = np.zeros(mask.size, np.uint8), int(mask.sum())
+    cells = owners(len(mask), shape).ravel()
+    drawn = np.concatenate([np.flatnonzero(cells == cell) for cell in free] or [np.zeros(0, int)])
+    elsewhere[drawn[:area]] = 1
+    tenth = np.argsort(-ledger.ravel(), kind="stable")[: max(1, round(ledger.size / 10))]
+    return {
+        "mask": mask,
+        "ledger": ledger,
+        "coverage": shares,
+        "under": float((shares * ledger.ravel().astype(float)).sum()),
+        "elsewhere": elsewhere,
+        "tenth": tenth.tolist(),
+        "cells": np.isin(cells, tenth).astype(np.uint8),
+    }
+
+
+def of_chance(random, output):
+    logits, index, change = torch.from_numpy(random.normal(size=9) * 5), int(random.integers(9)), -1.7
+    changed = logits.clone()
+    changed[index] += change
+    chances = changed.softmax(0) if output == "softmax" else changed.sigmoid()
+    return {
+        "logits": logits,
+        "index": index,
+        "change": change,
+        "output": output,
+        "expected": float(chances[index]),
+    }
+
+
+def of_exact(name):
+    """M and C of the last map, and what its cells hold together: the logit without the bias."""
+    network = gmcam.load(name)
+    inputs, layer = network.prepare(gmcam.lab.photo("chelsea")), network.layers[network.default_layer]
+    captured = capture(network.module, inputs, None, layer)
+    linear = [one for one in network.module.modules() if isinstance(one, torch.nn.Linear)][-1]
+    target = int(captured.target)
+    held = captured.logits[0, target] - linear.bias[target]
+    (M,), (C,) = captured.maps.values(), captured.gradients.values()
+    return {"M": M[0], "C": C[0], "held": held.item()}
 
 
 def test_words_are_those_of_the_frozen_explorer(agree):
@@ -234,6 +357,10 @@ def test_words_are_those_of_the_frozen_explorer(agree):
                 }
             )
     agree("words", places=places, guesses=guesses)
+
+
+def test_the_chart_writes_numbers_and_verdicts(agree):
+    agree("chart")
 
 
 def test_types_are_sound():

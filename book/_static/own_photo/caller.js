@@ -1,10 +1,15 @@
-// The page's side of the worker, which does one job at a time; of the jobs that arrive in the meantime only the
-// last is kept. A worker that has run out of memory, or that the browser has suspended for good, is terminated,
-// and the next job starts another one.
+// The page's side of the worker, which does one job at a time. Of the explanations that are asked for in the
+// meantime only the last is kept; measurements all get their turn. A worker that has run out of memory, or
+// that the browser has suspended for good, is terminated, and the next job starts another one.
 
 /** @import { Answer, Job } from "./explainer.js" */
 
 /** @typedef {Omit<Job, "id">} Task */
+
+/**
+ * A task, and for a measurement what to do with the logits or the message of a fault.
+ * @typedef {{task: Task, done?: (logits: Float32Array) => void, failed?: (fault: Error) => void}} Entry
+ */
 
 /**
  * @typedef {object} Listeners
@@ -17,8 +22,9 @@ const PATIENCE = 5000; // milliseconds: a pass over a large network on an old te
 
 export class Caller {
   /** @type {Worker | undefined} */ #worker;
-  /** @type {{id: number, task: Task} | undefined} */ #current;
+  /** @type {Entry & {id: number} | undefined} */ #current;
   /** @type {Task | undefined} */ #next;
+  /** @type {Entry[]} */ #measurements = [];
   #count = 0;
   /** @type {number | undefined} */ #waiting;
 
@@ -37,18 +43,31 @@ export class Caller {
   /** @param {Task} task */
   submit(task) {
     if (this.#current) this.#next = task;
-    else this.#send(task);
+    else this.#send({ task });
+  }
+
+  /**
+   * The logits of a covered image. Fails as the worker does.
+   * @param {Task} task
+   * @returns {Promise<Float32Array>}
+   */
+  measure(task) {
+    return new Promise((done, failed) => {
+      const entry = { task, done, failed };
+      if (this.#current) this.#measurements.push(entry);
+      else this.#send(entry);
+    });
   }
 
   get busy() {
     return this.#current !== undefined;
   }
 
-  /** @param {Task} task */
-  #send(task) {
-    this.#current = { id: ++this.#count, task };
+  /** @param {Entry} entry */
+  #send(entry) {
+    this.#current = { id: ++this.#count, ...entry };
     this.#worker ??= this.#startWorker();
-    this.#worker.postMessage({ id: this.#count, ...task });
+    this.#worker.postMessage({ id: this.#count, ...entry.task });
   }
 
   #startWorker() {
@@ -74,12 +93,13 @@ export class Caller {
   #receive(message) {
     clearTimeout(this.#waiting);
     if (!this.#current || message.id !== this.#current.id) return;
-    const { task } = this.#current;
+    const { task, done } = this.#current;
     if (message.progress) this.listeners.progress(message.progress);
     else if (message.fault) this.#fail(message.fault, message.spent);
-    else if (message.maps) {
+    else if (message.logits) {
       this.#finish();
-      this.listeners.answer(message, task);
+      if (done) done(message.logits);
+      else this.listeners.answer(message, task);
     }
   }
 
@@ -89,15 +109,16 @@ export class Caller {
    */
   #fail(message, spent = true) {
     if (spent) this.#stopWorker();
-    const task = this.#current?.task;
+    const entry = this.#current;
     this.#finish();
-    if (task) this.listeners.fault(message, task);
+    entry?.failed?.(new Error(message));
+    if (entry) this.listeners.fault(message, entry.task);
   }
 
   #finish() {
     clearTimeout(this.#waiting);
     this.#current = undefined;
-    const next = this.#next;
+    const next = this.#next ? { task: this.#next } : this.#measurements.shift();
     this.#next = undefined;
     if (next) this.#send(next);
   }
@@ -105,13 +126,13 @@ export class Caller {
   /** The page is visible again: does the worker that has a job still respond? */
   #checkWorker() {
     if (document.hidden || !this.#current) return;
-    const { id, task } = this.#current;
+    const { id, ...entry } = this.#current;
     clearTimeout(this.#waiting);
     this.#worker?.postMessage({ id, ping: true });
     this.#waiting = setTimeout(() => {
       this.listeners.progress("The browser had suspended this page; computing again…");
       this.#stopWorker();
-      this.#send(task);
+      this.#send(entry);
     }, PATIENCE);
   }
 }

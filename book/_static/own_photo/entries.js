@@ -1,5 +1,6 @@
 // Entries of lists: a class to choose, an image to choose.
 
+import { opaque } from "./colours.js";
 import { percent } from "./words.js";
 
 /** @import { Pixels } from "./resize.js" */
@@ -32,15 +33,36 @@ export function pictureEntry(key, title, image) {
 }
 
 /**
+ * A layer as a segment: the size of its map.
+ * @param {number} number
+ * @param {[number, number, number]} shape
+ */
+export function layerEntry(number, [, rows, columns]) {
+  const input = create("input", { type: "radio", name: "own-photo-layer", value: String(number) });
+  input.ariaLabel = `${rows} × ${columns} cells`;
+  const label = create("label", {});
+  label.append(input, create("span", { textContent: `${rows} × ${columns}` }));
+  return label;
+}
+
+/**
  * A small version of the part of the reader's image that the network sees.
  * @param {Pixels} view
  */
-export function thumbnail({ data, width, height }) {
-  const canvas = create("canvas", { width, height });
-  const rgba = new Uint8ClampedArray(4 * width * height).fill(255);
-  for (let from = 0, to = 0; from < data.length; to++) {
-    for (let channel = 0; channel < 3; channel++) rgba[to++] = data[from++];
-  }
+export function thumbnail(view) {
+  return put(create("canvas", {}), opaque(view), view);
+}
+
+/**
+ * Gives a canvas its pixels.
+ * @template {HTMLCanvasElement} Canvas
+ * @param {Canvas} canvas
+ * @param {Uint8ClampedArray<ArrayBuffer>} rgba
+ * @param {{width: number, height: number}} size
+ */
+export function put(canvas, rgba, { width, height }) {
+  if (canvas.width !== width) canvas.width = width;
+  if (canvas.height !== height) canvas.height = height;
   canvas.getContext("2d")?.putImageData(new ImageData(rgba, width, height), 0, 0);
   return canvas;
 }

@@ -2,13 +2,13 @@
 // Every job is complete in itself, and results of earlier jobs are used again: after a restart, the page sends
 // the same job once more.
 
-import { prepare } from "./resize.js";
+import { inputOf, prepare } from "./resize.js";
 import { METHODS, postprocess, upsample } from "./saliency.js";
 import { topClasses } from "./words.js";
 import { Fault, breath, read } from "./picture.js";
 
 /** @import { Pixels, Preprocessing } from "./resize.js" */
-/** @import { Stack } from "./saliency.js" */
+/** @import { CellMap, Stack } from "./saliency.js" */
 /** @import { Guess } from "./words.js" */
 
 /** @typedef {{path: string, label: string, shape: [number, number, number], cam: boolean}} Layer */
@@ -35,7 +35,8 @@ import { Fault, breath, read } from "./picture.js";
  */
 
 /**
- * What to explain. `target` is null for the most probable class; `methods` are names in METHODS.
+ * What to explain. `target` is null for the most probable class; `methods` are names in METHODS. With
+ * `covered`, the pixels of a partly covered image as the network sees it, only logits are computed.
  * @typedef {object} Job
  * @property {number} id
  * @property {{script: string, wasm: string}} runtime names of files
@@ -44,23 +45,29 @@ import { Fault, breath, read } from "./picture.js";
  * @property {number | null} target
  * @property {string} layer path
  * @property {string[]} methods
+ * @property {boolean} smooth
+ * @property {Uint8Array} [covered]
  */
 
-/** @typedef {{method: string, map: Float32Array, fine: Float32Array, empty: boolean}} Drawn */
+/** @typedef {{method: string, map: Float32Array, fine?: Float32Array, empty: boolean}} Drawn */
 
 /**
- * `view` is the part of the image that the network sees, at a higher resolution; `maps` have the size of the
- * network's input, `fine` ones that of the view.
+ * `shown` is the part of the image that the network sees, `view` the same at a higher resolution. `maps` have
+ * the size of the network's input and `fine` ones that of the view; `raw` are the cells of every method.
  * @typedef {object} Answer
  * @property {number} id
  * @property {Guess[]} top the most probable classes
  * @property {Float32Array} logits
  * @property {Guess} target
+ * @property {Pixels} shown
  * @property {Pixels} view
  * @property {Drawn[]} maps
+ * @property {Record<string, CellMap>} raw
  */
 
-const VIEW = 400; // pixels of the image on the page, about
+/** @typedef {{id: number, logits: Float32Array}} Measured the answer to a job with `covered` */
+
+const VIEW = 448; // pixels of the image on the page, about
 
 /** @type {Map<string, string>} addresses by name in the one-file version; else all files are in this folder */
 let addresses = new Map();
@@ -68,7 +75,7 @@ let addresses = new Map();
 let ort;
 /** @type {{model: string, run: (feeds: object) => Promise<any>, release: () => Promise<void>} | undefined} */
 let session;
-/** @type {{key: string, view: Pixels, input: Float32Array} | undefined} */
+/** @type {{key: string, shown: Pixels, view: Pixels, input: Float32Array} | undefined} */
 let prepared;
 /** @type {{key: string, outputs: Record<string, {data: Float32Array, dims: number[]}>} | undefined} */
 let lastPass;
@@ -81,7 +88,7 @@ self.onmessage = async ({ data: job }) => {
   }
   if (job.ping) return self.postMessage({ id, pong: true });
   try {
-    self.postMessage(await explain(job));
+    self.postMessage(await (job.covered ? measure(job) : explain(job)));
   } catch (error) {
     lastPass = undefined;
     self.postMessage({ id, fault: messageOf(error), spent: !(error instanceof Fault) || error.spent });
@@ -92,28 +99,18 @@ self.onmessage = async ({ data: job }) => {
  * @param {Job} job
  * @returns {Promise<Answer>}
  */
-async function explain({ id, runtime, network, picture, target, layer, methods }) {
-  const report = (/** @type {string} */ progress) => self.postMessage({ id, progress });
+async function explain(job) {
+  const { id, network, picture, target, layer, methods, smooth } = job;
   const { model } = network;
-  if (!ort) preload(runtime.wasm);
+  if (!ort) preload(job.runtime.wasm);
   if (session?.model !== model) preload(model); // loaded while the image is read
   const pictureKey = `${picture.key} ${network.name}`;
   if (prepared?.key !== pictureKey) {
-    report(`Reading ${picture.name}…`);
+    report(id, `Reading ${picture.name}…`);
     const file = picture.file ?? new Blob([await load(picture.key)]);
     prepared = { key: pictureKey, ...(await prepareImage(await read(file, picture.name), network)) };
   }
-  if (!ort) {
-    report("Loading the runtime…");
-    ort = await start(runtime);
-  }
-  if (session?.model !== model) {
-    report(`Loading ${network.title} (${(network.bytes / 1e6).toFixed(1)} MB)…`);
-    await session?.release();
-    session = undefined;
-    const running = await ort.InferenceSession.create(new Uint8Array(await load(model)));
-    session = { model, run: (feeds) => running.run(feeds), release: () => running.release() };
-  }
+  await loadNetwork(job);
   let index = target;
   if (index === null) {
     const { logits } = await pass(network, pictureKey, 0); // the same for every class
@@ -126,15 +123,57 @@ async function explain({ id, runtime, network, picture, target, layer, methods }
     return /** @type {Stack} */ ({ data, shape: dims.slice(1) });
   };
   const [M, C] = [stack("maps"), stack("gradients")];
-  const { view } = prepared;
+  const { shown, view } = prepared;
+  const raw = Object.fromEntries(Object.entries(METHODS).map(([name, { compute }]) => [name, compute(M, C)]));
   const maps = methods.map((method) => {
-    const { map, empty } = postprocess(METHODS[method].compute(M, C), network.size);
+    const { map, empty } = postprocess(raw[method], network.size);
+    if (!smooth) return { method, map, empty };
     const fine = upsample({ data: map, shape: network.size }, [view.height, view.width]).data;
     return { method, map, fine, empty };
   });
   const all = topClasses(logits, network.classes, network.classes.length, network.output);
   const chosen = /** @type {Guess} */ (all.find((guess) => guess.index === index));
-  return { id, top: all.slice(0, 5), logits, target: chosen, view, maps };
+  return { id, top: all.slice(0, 5), logits, target: chosen, shown, view, maps, raw };
+}
+
+/**
+ * The logits of a covered image.
+ * @param {Job} job
+ * @returns {Promise<Measured>}
+ */
+async function measure(job) {
+  await loadNetwork(job);
+  const { id, network, covered } = job;
+  const input = inputOf(/** @type {Uint8Array} */ (covered), network.preprocessing);
+  const { logits } = await run(network, input, 0);
+  return { id, logits: logits.data };
+}
+
+/**
+ * Loads the runtime and the network, unless they are there.
+ * @param {Job} job
+ */
+async function loadNetwork({ id, runtime, network }) {
+  const { model } = network;
+  if (!ort) {
+    report(id, "Loading the runtime…");
+    ort = await start(runtime);
+  }
+  if (session?.model !== model) {
+    report(id, `Loading ${network.title} (${(network.bytes / 1e6).toFixed(1)} MB)…`);
+    await session?.release();
+    session = undefined;
+    const running = await ort.InferenceSession.create(new Uint8Array(await load(model)));
+    session = { model, run: (feeds) => running.run(feeds), release: () => running.release() };
+  }
+}
+
+/**
+ * @param {number} id
+ * @param {string} progress
+ */
+function report(id, progress) {
+  self.postMessage({ id, progress });
 }
 
 /**
@@ -154,28 +193,39 @@ async function prepareImage(pixels, { preprocessing }) {
   }
   await breath();
   const finer = { ...preprocessing, resize: times * resize, crop: times * crop };
-  return { input: result.input, view: prepare(pixels, finer).shown };
+  return { ...result, view: prepare(pixels, finer).shown };
 }
 
 /**
- * One pass forwards and backwards: logits, and the maps of all layers for one class.
+ * One pass forwards and backwards, used again for the same image and class.
  * @param {Description} network
  * @param {string} pictureKey
  * @param {number} index
  */
-async function pass({ classes, size }, pictureKey, index) {
+async function pass(network, pictureKey, index) {
   const key = `${pictureKey} ${index}`;
   if (lastPass?.key === key) return lastPass.outputs;
-  if (!session || !prepared) throw new Error("no session");
-  const weights = new Float32Array(classes.length);
-  weights[index] = 1;
+  if (!prepared) throw new Error("no image");
   lastPass = undefined; // frees its memory
-  const outputs = await session.run({
-    image: new ort.Tensor("float32", prepared.input, [1, 3, ...size]),
-    weights: new ort.Tensor("float32", weights, [1, classes.length]),
-  });
+  const outputs = await run(network, prepared.input, index);
   lastPass = { key, outputs };
   return outputs;
+}
+
+/**
+ * Logits, and the maps of all layers for one class.
+ * @param {Description} network
+ * @param {Float32Array} input
+ * @param {number} index
+ */
+async function run({ classes, size }, input, index) {
+  if (!session) throw new Error("no session");
+  const weights = new Float32Array(classes.length);
+  weights[index] = 1;
+  return session.run({
+    image: new ort.Tensor("float32", input, [1, 3, ...size]),
+    weights: new ort.Tensor("float32", weights, [1, classes.length]),
+  });
 }
 
 /**

@@ -1,9 +1,11 @@
 // The page "Try your own photo": its controls, and what they show. explainer.js computes.
 
 import { Caller } from "./caller.js";
-import { classEntry, create, pictureEntry, thumbnail } from "./entries.js";
+import { digits } from "./chart.js";
+import { classEntry, create, layerEntry, pictureEntry, thumbnail } from "./entries.js";
 import { METHODS } from "./saliency.js";
-import { cellsOf, draw, drawCurtain, write } from "./stage.js";
+import { draw, drawCurtain, drawSwitches, write } from "./stage.js";
+import { Testing } from "./testing.js";
 import { search, topClasses } from "./words.js";
 
 /** @import { Answer, Description, Picture } from "./explainer.js" */
@@ -16,12 +18,11 @@ import { search, topClasses } from "./words.js";
  * @property {{script: string, wasm: string, version: string} | null} runtime
  * @property {Description[]} networks
  * @property {Example[]} pictures
- * @property {number[]} colours (256, 3) in 0…255
  * @property {string[]} missing sentences
  */
 
 /**
- * The settings. `target` is null for the most probable class, `right` is empty without a second method.
+ * The settings. `target` is null for the most probable class, `right` is empty without a second map.
  * @typedef {object} State
  * @property {Picture} picture
  * @property {Description} network
@@ -29,6 +30,7 @@ import { search, topClasses } from "./words.js";
  * @property {number} layer
  * @property {string} left
  * @property {string} right
+ * @property {boolean} smooth
  */
 
 const MATCHES = 50; // classes that a search lists
@@ -47,10 +49,10 @@ const address = (name) => addresses?.get(name) ?? new URL(name, import.meta.url)
 
 /** @type {Contents} */
 let contents;
-/** @type {Float32Array} */
-let colours;
 /** @type {Caller} */
 let caller;
+/** @type {Testing} */
+let testing;
 /** @type {State} */
 let state;
 /** @type {{state: State, answer: Answer} | undefined} what is shown */
@@ -70,24 +72,33 @@ async function start() {
   contents = await (await fetch(address("own_photo.json"))).json();
   if (contents.missing.length) {
     part("missing").replaceChildren(...contents.missing.map((text) => create("p", { textContent: text })));
-    part("missing").hidden = false;
+    part("notes").open = true;
   }
   if (!contents.runtime || !contents.networks.length) {
     part("status").textContent = "Nothing can be computed on this copy of the page.";
     root.dataset.state = "incomplete";
     return;
   }
-  colours = Float32Array.from(contents.colours);
-  caller = new Caller(address("explainer.js"), addresses, { progress: report, answer: show, fault: reportFault });
+  const listeners = { progress: report, answer: show, fault: reportFault };
+  caller = new Caller(address("explainer.js"), addresses, listeners);
+  testing = new Testing(root, part, (covered, network) =>
+    caller.measure({ ...taskOf({ ...state, network }), covered }),
+  );
   listen();
   part("network").replaceChildren(...contents.networks.map(({ name, title }) => new Option(title, name)));
   part("right").append(...Object.entries(METHODS).map(([name, { title }]) => new Option(title, name)));
   listPictures();
-  part("controls").disabled = false;
-  const network = contents.networks[0];
-  const picture = exampleOf(contents.pictures[0]);
-  state = { picture, network, target: null, layer: network.layers.length - 1, left: "gmcam", right: "" };
+  for (const name of ["controls", "source", "tries"]) part(name).disabled = false;
+  state = initial();
   compute();
+}
+
+/** @returns {State} */
+function initial() {
+  const network = contents.networks[0];
+  const layer = network.layers.length - 1;
+  const picture = exampleOf(contents.pictures[0]);
+  return { picture, network, target: null, layer, left: "gmcam", right: "", smooth: false };
 }
 
 /** Sends the settings to the worker. */
@@ -98,19 +109,21 @@ function compute() {
     if (state.right === "cam") state.right = "";
   }
   render();
-  /** @type {Task} */
-  const task = {
-    runtime: /** @type {any} */ (contents.runtime),
-    network,
-    picture,
-    target,
-    layer: network.layers[layer].path,
-    methods: state.right ? [state.left, state.right] : [state.left],
-  };
+  const task = taskOf(state);
   stateOf.set(task, { ...state });
   part("fault").hidden = true;
   root.dataset.state = "busy";
   caller.submit(task);
+}
+
+/**
+ * @param {State} of
+ * @returns {Task}
+ */
+function taskOf({ picture, network, target, layer, left, right, smooth }) {
+  const runtime = /** @type {any} */ (contents.runtime);
+  const methods = right ? [left, right] : [left];
+  return { runtime, network, picture, target, layer: network.layers[layer].path, methods, smooth };
 }
 
 /**
@@ -137,6 +150,9 @@ function show(answer, task) {
   if (contents.pictures.every(({ file }) => file !== of.picture.key)) listOwn(of.picture, answer);
   paint();
   write(part, answer, { ...of, name: of.picture.name });
+  const layer = of.network.layers[of.layer];
+  const key = `${of.picture.key} ${of.network.name}`;
+  testing.show({ key, answer, network: of.network, layer, method: of.left });
   render();
   settle();
   root.dispatchEvent(new CustomEvent("explained", { detail: shown }));
@@ -165,7 +181,9 @@ function settle() {
 }
 
 function paint() {
-  if (shown) draw(part, shown.answer, part("opacity").value / 100, colours);
+  if (!shown) return;
+  draw(part, shown.answer, root.dataset.mode === "test" && part("bare").checked);
+  drawSwitches(shown.answer, root.querySelectorAll("[data-method]"));
 }
 
 /** Sets every control to the state. */
@@ -174,30 +192,50 @@ function render() {
   part("network").value = network.name;
   part("about").textContent = `${network.licence} ${network.accuracy}`;
   const { cam } = network.layers[layer];
-  const cells = cellsOf(network.layers[layer]);
-  Object.assign(part("layer"), { max: network.layers.length - 1, value: layer, ariaValueText: cells });
-  part("cells").textContent = cells;
+  listLayers();
+  part("smooth").checked = state.smooth;
   for (const input of methods) {
-    const card = /** @type {HTMLElement} */ (input.closest(".own-photo-method"));
+    const one = /** @type {HTMLElement} */ (input.closest("[data-method]"));
     input.checked = input.value === left;
     input.disabled = input.value === "cam" && !cam;
-    const sides = [input.value === left && "left", input.value === right && "right"].filter(Boolean);
-    card.dataset.lit = sides.length > 0 ? "chosen" : "";
-    card.dataset.side = right ? sides.join(" and ") : "";
+    const factor = left === "gmcam" && ["grad_cam", "guidance_map"].includes(input.value);
+    one.dataset.lit = [left, right].includes(input.value) ? "chosen" : factor ? "used" : "";
   }
-  for (const element of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-used-by]"))) {
-    const by = element.dataset.usedBy?.split(" ") ?? [];
-    const uses = [left, right].some((method) => method && by.includes(method));
-    if (element.dataset.lit !== "chosen") element.dataset.lit = uses ? "used" : "";
+  for (const line of /** @type {NodeListOf<HTMLElement>} */ (root.querySelectorAll("[data-equation]"))) {
+    line.hidden = ![left, right].includes(line.dataset.equation ?? "");
   }
   part("right").value = right;
   part("right").querySelector('[value="cam"]').disabled = !cam;
-  part("no-cam").hidden = cam;
-  part("curtain-row").hidden = !right;
+  part("curtain").disabled = !right;
   for (const input of part("pictures").querySelectorAll("input")) {
     input.checked = input.value === state.picture.key;
   }
+  const answer = currentAnswer();
+  const target = state.target ?? answer?.target.index;
+  part("why").textContent = target === undefined ? "this class" : network.classes[target];
+  part("logit").textContent = answer && target !== undefined ? `logit ${digits(answer.logits[target])}` : "";
+  const narrow = matchMedia("(max-width: 1023px)").matches;
+  const count = network.classes.length.toLocaleString("en");
+  part("search").placeholder = narrow ? "Search all" : `Search ${count} classes`;
   listClasses();
+}
+
+/** What is shown, if it is of the chosen image and network. */
+function currentAnswer() {
+  const { picture, network } = state;
+  return shown?.state.network === network && shown.state.picture === picture ? shown.answer : undefined;
+}
+
+/** The layers as segments; those of the same network stay, with the focus. */
+function listLayers() {
+  const { network, layer } = state;
+  const list = part("layers");
+  if (list.dataset.network !== network.name) {
+    list.dataset.network = network.name;
+    const legend = create("legend", { textContent: "Layer", className: "own-photo-hidden" });
+    list.replaceChildren(legend, ...network.layers.map(({ shape }, number) => layerEntry(number, shape)));
+  }
+  for (const input of list.querySelectorAll("input")) input.checked = Number(input.value) === layer;
 }
 
 /** Lists the most probable classes and the chosen one, or those that match the search. */
@@ -205,8 +243,7 @@ function listClasses() {
   const list = part("classes");
   const { picture, network, target } = state;
   const { classes } = network;
-  const current = shown?.state.network === network && shown.state.picture === picture;
-  const answer = current ? shown?.answer : undefined;
+  const answer = currentAnswer();
   const chosen = target ?? answer?.target.index;
   const typed = part("search").value.trim();
   const probable = answer ? answer.top.map(({ index }) => index) : [];
@@ -250,7 +287,8 @@ function listOwn(picture, { view }) {
   list.querySelector("[data-own]")?.remove();
   const entry = pictureEntry(picture.key, picture.name, thumbnail(view));
   entry.dataset.own = "";
-  list.append(entry);
+  list.prepend(entry);
+  list.scrollLeft = 0;
 }
 
 /**
@@ -331,20 +369,66 @@ function listen() {
     first.click();
     if (event.key === "ArrowDown") first.focus();
   });
-  part("layer").addEventListener("input", () => choose({ layer: Number(part("layer").value) }));
+  part("layers").addEventListener("change", (/** @type {Event} */ event) => {
+    choose({ layer: Number(/** @type {HTMLInputElement} */ (event.target).value) });
+  });
   for (const input of methods) input.addEventListener("change", () => choose({ left: input.value }));
+  part("smooth").addEventListener("change", () => choose({ smooth: part("smooth").checked }));
   part("right").addEventListener("change", () => choose({ right: part("right").value }));
-  part("opacity").addEventListener("input", () => {
-    part("percent").textContent = `${part("opacity").value}\u00a0%`;
-    paint();
+  for (const input of root.querySelectorAll('input[name="own-photo-mode"]')) {
+    input.addEventListener("change", () => setMode(/** @type {HTMLInputElement} */ (input).value));
+  }
+  part("bare").addEventListener("change", paint);
+  part("tries").addEventListener("click", (/** @type {Event} */ event) => {
+    const name = /** @type {HTMLElement} */ (event.target).dataset.try;
+    if (name) choose({ ...initial(), ...tryOf(name) });
+    if (name) root.scrollIntoView({ block: "center" });
   });
   part("curtain").addEventListener("input", () => drawCurtain(part, Number(part("curtain").value)));
   const frame = part("frame");
   for (const kind of ["pointerdown", "pointermove"]) {
     frame.addEventListener(kind, (/** @type {PointerEvent} */ event) => {
-      if (!event.buttons || !state.right) return;
+      if (!event.buttons || !state?.right || root.dataset.mode === "test") return;
       const { left, width } = frame.getBoundingClientRect();
       drawCurtain(part, Math.min(100, Math.max(0, (100 * (event.clientX - left)) / width)));
     });
   }
+  for (const kind of ["scroll", "resize"]) addEventListener(kind, shrink, { passive: true });
+  // Colours of the page's style sheet change with the scheme.
+  new MutationObserver(paint).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+}
+
+/** @param {string} mode "explain" or "test" */
+function setMode(mode) {
+  root.dataset.mode = mode;
+  part("test").hidden = mode !== "test";
+  paint();
+  testing.activate(mode === "test");
+}
+
+/**
+ * The settings of an experiment to try.
+ * @param {string} name
+ * @returns {Partial<State>}
+ */
+function tryOf(name) {
+  const named = (/** @type {string} */ label) => contents.networks[0].classes.indexOf(label);
+  if (name === "absent") return { picture: state.picture, target: named("zebra") };
+  const target = named("Egyptian cat");
+  return name === "methods" ? { target, layer: 1, right: "grad_cam" } : { target, layer: 0 };
+}
+
+/** On a phone, the image stays in sight, smaller, once most of it has been scrolled away. */
+function shrink() {
+  const frame = part("frame");
+  const top = part("sentinel").getBoundingClientRect().top;
+  const { clientWidth } = part("sentinel");
+  const small = 0.4 * innerHeight;
+  root.toggleAttribute("data-small", clientWidth > small && top + clientWidth < small + barHeight());
+  frame.style.setProperty("--full", `${clientWidth}px`);
+}
+
+/** The height of the book's bar, which stays at the top. */
+function barHeight() {
+  return document.querySelector(".bd-header-article")?.getBoundingClientRect().bottom ?? 0;
 }

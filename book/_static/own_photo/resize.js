@@ -31,19 +31,27 @@ export function prepare(pixels, preprocessing) {
         `its longer side is at most ${MAX_ASPECT} times the shorter one`,
     );
   }
-  const { resize: to, crop: side, mean, std, squash } = preprocessing;
+  const { resize: to, crop: side, squash } = preprocessing;
   const scaled = (/** @type {number} */ length) => (squash ? side : Math.floor((to * length) / shorter));
   const shown = centre(resize(pixels, scaled(width), scaled(height)), side);
+  return { shown, input: inputOf(shown.data, preprocessing) };
+}
 
-  const cells = side * side;
+/**
+ * A network's input (3, crop, crop) from the pixels that it sees, (crop, crop, 3).
+ * @param {Uint8Array | Uint8ClampedArray} data
+ * @param {Preprocessing} preprocessing
+ */
+export function inputOf(data, { mean, std }) {
+  const cells = data.length / 3;
   const input = new Float32Array(3 * cells);
   for (let channel = 0; channel < 3; channel++) {
     const values = normalised(mean[channel], std[channel]);
     for (let cell = 0; cell < cells; cell++) {
-      input[channel * cells + cell] = values[shown.data[3 * cell + channel]];
+      input[channel * cells + cell] = values[data[3 * cell + channel]];
     }
   }
-  return { shown, input };
+  return input;
 }
 
 /**

@@ -214,3 +214,13 @@ export function postprocess(raw, size, sigma = SIGMA) {
   const { map, empty } = normalise(smooth(relu(raw), sigma));
   return { map: upsample(map, size).data, empty };
 }
+
+/**
+ * The cells of a map as they are drawn: rectified, as shares of the maximum; all zeros without positive cells.
+ * @param {CellMap} raw
+ * @returns {CellMap}
+ */
+export function shares({ data, shape }) {
+  const most = data.reduce((best, value) => Math.max(best, value), 0);
+  return { data: data.map((value) => (value > 0 ? value / most : 0)), shape };
+}
