@@ -1,9 +1,9 @@
 """Fields in the pages that check an answer without a kernel, with the verdicts of ``check``.
 
 After each cell ``check("chapter.1", answer)`` stands a field, if a number, a word, a set or a small array is
-asked for. The right answer and those of the known slips are computed when the book is built, in a process
-with one thread, and are written into the page in base64. The scripts in ``_static/answers`` compare; as one
-file, they also run in a page that is opened from a disk.
+asked for. The right answer and those of the known slips are computed when the book is built, and are
+written into the page in base64. The scripts in ``_static/answers`` compare; as one file, they also run in a
+page that is opened from a disk.
 """
 
 import base64
@@ -14,6 +14,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +74,20 @@ def chapters(pages: Iterable[str]) -> list[str]:
 
 
 def compute(names: list[str]) -> dict[str, dict[str, Any]]:
-    """The data of every exercise with a field in these chapters, computed in a process with one thread.
+    """The data of every exercise with a field in these chapters, computed by a process for each core.
 
     Raises ``ExtensionError`` if an exercise fails.
     """
-    command = [sys.executable, __file__, *names]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ExtensionError(f"the exercises' answers could not be computed:\n{done.stderr[-2000:]}")
-    computed: dict[str, dict[str, Any]] = json.loads(done.stdout)
-    return computed
+    cores = min(os.cpu_count() or 1, len(names))
+    commands = [[sys.executable, __file__, *names[core::cores]] for core in range(cores)]
+    with ThreadPoolExecutor() as pool:
+        run = partial(subprocess.run, env=environment, capture_output=True, text=True, check=False)
+        ended = list(pool.map(run, commands))
+    for done in ended:
+        if done.returncode:
+            raise ExtensionError(f"the exercises' answers could not be computed:\n{done.stderr[-2000:]}")
+    return {name: value for done in ended for name, value in json.loads(done.stdout).items()}
 
 
 def bundle() -> str:
