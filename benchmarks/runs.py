@@ -6,7 +6,8 @@
 SqueezeNet's weights. A run that ended early continues with its next block. ``NAME``: a key of ``RUNS``; by
 default all of them. Each has the article's methods and the rivals. On photographs the runs leave out
 insertion and deletion, and the methods of hundreds of passes; those whose names end in ``-part`` measure
-these, too, with the default curves, on a random part of the images.
+these, too, with the default curves, on a random part of the images. Those with ``hard`` in their names
+compare Grad-CAM and GMCAM in hard zones.
 """
 
 import argparse
@@ -40,16 +41,22 @@ PART = {"voc": 24, "coco": 8, "imagenet": 8}  # images of the runs that end in -
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: a dataset, how many of its images (the first, or a random part), a network and a layer."""
+    """A run: a dataset, how many of its images (the first, or a random part), a network and a layer.
+
+    ``hard``: the threshold of hard zones, for two methods without curves.
+    """
 
     dataset: str
     network: str
     layer: str | None = None
     images: int | None = None
     part: bool = False
+    hard: float | None = None
 
     @property
     def choices(self) -> Choices:
+        if self.hard:
+            return Choices(("grad_cam", "gmcam"), zone="hard", threshold=self.hard, steps=0, batch=8)
         everything = self.part or self.dataset == "collage"
         methods = RIVALS + FAST + SLOW * everything
         return Choices(methods, layer=self.layer, steps=STEPS * everything, batch=8)
@@ -67,6 +74,8 @@ class Plan:
 
 
 RUNS = {name: Plan("collage", name, images=56) for name in ("collage-resnet", "collage-vgg")}
+for _hard in (0.5, 0.15):
+    RUNS[f"collage-vgg-hard-{_hard}"] = Plan("collage", "collage-vgg", images=56, hard=_hard)
 for _part in (False, True):
     for _dataset in SOURCES:
         for _suffix, _layer in (("7x7", None), ("14x14", "14x14")):

@@ -42,20 +42,21 @@ _PAD = 0.08  # around a figure
 class InlineFigure(Figure):
     """A matplotlib figure that displays itself in a notebook, without pyplot and its global state.
 
-    ``stacked`` draws it for a phone, with panels below each other: the JPEG in a cell's output, which the
-    book shows on narrow pages. Notebooks prefer the PNG."""
+    ``stacked`` draws it for a phone, with panels below each other: the JPEG in a cell's output."""
 
     stacked: Callable[[], InlineFigure] | None = None
+    trimmed = True  # of its empty margin, for which matplotlib draws it twice
 
     def _repr_png_(self) -> bytes:
         return self._saved("png")
 
     def _repr_jpeg_(self) -> bytes | None:
-        return self.stacked()._saved("jpeg", dpi=192, pil_kwargs={"quality": 90}) if self.stacked else None
+        return self.stacked()._saved("jpeg", pil_kwargs={"quality": 90}) if self.stacked else None
 
     def _saved(self, kind: str, **options: Any) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=_PAD, **options)
+        options |= {"bbox_inches": "tight", "pad_inches": _PAD} if self.trimmed else {}
+        self.savefig(buffer, format=kind, **options)
         # Each text keeps the canvas it was last drawn on, megabytes of pixels, alive: replace it by a pixel.
         pixel = RendererAgg(1, 1, self.dpi)  # type: ignore[no-untyped-call]
         for text in self.findobj(Text):

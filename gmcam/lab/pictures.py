@@ -171,11 +171,21 @@ def _dots(
     names = list(next(iter(panels.values())))[::-1]
     bold = {name for name in names if name.startswith("*")}
     labels = [wrapped(name.removeprefix("*"), _NAME if columns == 1 else 99) for name in names]
-    lines, tall = -(-len(panels) // columns), max(title.count("\n") for title in panels)
-    row = _ROW * (1 + 0.3 * max(label.count("\n") for label in labels))
-    size = (width, lines * (row * len(names) + 0.55 + 0.2 * tall + 0.2 * bool(x)))
-    figure = InlineFigure(figsize=size, dpi=DPI, layout="constrained")
+    lines = -(-len(panels) // columns)
+    # Placed by hand: matplotlib's layouts draw hundreds of texts several times.
+    above = 0.32 + 0.2 * max(title.count("\n") for title in panels)
+    below, right, letter = 0.28 + 0.2 * bool(x), 0.52, 0.08  # of values; a wide letter
+    left = 0.15 + letter * max(len(line) for label in labels for line in label.split("\n"))
+    high = _ROW * (1 + 0.3 * max(label.count("\n") for label in labels)) * len(names)
+    wide = (width - left - right * columns) / columns
+    figure = InlineFigure(figsize=(width, lines * (high + above + below)), dpi=DPI)
+    figure.trimmed = False
     axes = figure.subplots(lines, columns, squeeze=False, sharex=shared, sharey=True)
+    edges = {"left": left, "right": width - right, "bottom": below, "top": figure.get_figheight() - above}
+    for edge, inches in edges.items():
+        total = width if edge in ("left", "right") else figure.get_figheight()
+        figure.subplots_adjust(**{edge: inches / total})
+    figure.subplots_adjust(wspace=right / wide, hspace=(above + below) / high)
     for ax in axes.flat[len(panels) :]:
         ax.set_axis_off()
     for ax, (title, panel) in zip(axes.flat, panels.items(), strict=False):
@@ -183,18 +193,20 @@ def _dots(
             ax.axvline(chance, color=SOFT, linewidth=0.8, linestyle=(0, (3, 2)))
         for count in rules:
             ax.axhline(len(names) - count - 0.5, color=SOFT, linewidth=0.8)
+        value, low, high = np.array([panel[name][:3] for name in names], dtype=float).T
+        tones = [INK if name in bold or not bold else SOFT for name in names]
+        small = [(each, y) for y, name in enumerate(names) for each in panel[name][3]]
+        ax.plot(*np.reshape(small, (-1, 2)).T, "o", color=SOFT, markersize=2.6, alpha=0.5, mew=0)
+        ax.hlines(range(len(names)), low, high, color=tones, linewidth=2.6, alpha=0.4)  # 3.5 pixels
+        ax.scatter(value, range(len(names)), 6.75**2, tones, linewidths=0, zorder=2)  # 9 pixels
+        found = published.get(title, {})
+        places = [(found[name], y) for y, name in enumerate(names) if name in found]
+        ax.plot(*np.reshape(places, (-1, 2)).T, "D", color=SOFT, markersize=5, fillstyle="none")
+        how = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": SMALL, "color": INK}
         for y, name in enumerate(names):
-            value, low, high, clusters = panel[name]
-            colour = INK if name in bold or not bold else SOFT
-            ax.plot(list(clusters), [y] * len(clusters), "o", color=SOFT, markersize=2.6, alpha=0.5, mew=0)
-            ax.hlines(y, low, high, color=colour, linewidth=2.6, alpha=0.4)  # 3.5 pixels
-            ax.plot(value, y, "o", color=colour, markersize=6.75, mew=0)  # 9 pixels
-            if name in published.get(title, {}):
-                ax.plot(published[title][name], y, "D", color=SOFT, markersize=5, fillstyle="none")
-            if np.isfinite(value):
-                place = {"xycoords": ax.get_yaxis_transform(), "va": "center", "fontsize": SMALL}
+            if np.isfinite(value[y]):
                 weight = "bold" if name in bold else "normal"
-                ax.annotate(three_digits(value), (1.03, y), color=INK, fontweight=weight, **place)
+                ax.text(1.03, y, three_digits(value[y]), fontweight=weight, **how)
         _label_axes(ax, x, "")
         ax.grid(False, axis="x")
         ax.grid(True, axis="y")

@@ -37,15 +37,16 @@ def test_dots_show_value_interval_and_clusters_row_by_row():
     panel = {"first": (-0.002, 0.1, 0.3, [0.15, 0.25]), "*second": (0.6, 0.5, 0.9, [])}
     figure = dots({"inside": panel, "pointing": panel}, chance=0.5)
     for ax, title in zip(figure.axes, ("inside", "pointing"), strict=True):
-        chance, *marks = ax.get_lines()
+        chance, small, _ = ax.get_lines()
         assert ax.get_title(loc="left") == title and list(chance.get_xdata()) == [0.5, 0.5]
-        places = [mark.get_xydata().tolist() for mark in marks if len(mark.get_xydata())]
-        assert places == [[[0.6, 0]], [[0.15, 1], [0.25, 1]], [[-0.002, 1]]]  # the first row is on top
-        segments = [bar.get_segments()[0].tolist() for bar in ax.collections]
+        bars, drawn = ax.collections
+        assert drawn.get_offsets().tolist() == [[0.6, 0], [-0.002, 1]]  # the first row is on top
+        assert small.get_xydata().tolist() == [[0.15, 1], [0.25, 1]]
+        segments = [segment.tolist() for segment in bars.get_segments()]
         assert segments == [[[0.5, 0], [0.9, 0]], [[0.1, 1], [0.3, 1]]]
         assert [text.get_text() for text in ax.texts] == ["0.60", "0.00"]
-    dots_drawn = [mark.get_color() for mark in figure.axes[0].get_lines() if len(mark.get_xdata()) == 1]
-    assert [same_color(colour, COLOURS[0]) for colour in dots_drawn] == [True, False]  # the bold row is ink
+    tones = figure.axes[0].collections[1].get_facecolor()
+    assert [same_color(tone, COLOURS[0]) for tone in tones] == [True, False]  # the bold row is ink
     names = figure.axes[0].get_yticklabels()
     assert [(name.get_text(), name.get_fontweight()) for name in names] == [
         ("second", "bold"),
@@ -200,9 +201,9 @@ def test_a_panel_per_metric_and_a_line_per_method():
     expected = [name for name in METRICS if name in ("dice", "salience_drop", "iou", "inside", "trace")]
     assert [ax.get_title(loc="left") for ax in shown] == [" ".join(METRICS[name]) for name in expected]
     assert [label.get_text() for label in shown[0].get_yticklabels()] == ["mine", "Grad-CAM"]
-    drawn = [line.get_xydata().tolist() for line in shown[0].lines if len(line.get_xdata())]
-    assert drawn == [[[0.5, 0]], [[0.5, 1]]]
-    assert shown[0].collections[0].get_segments()[0][:, 0].tolist() == [0.4, 0.7]
+    bars, drawn = shown[0].collections
+    assert drawn.get_offsets().tolist() == [[0.5, 0], [0.5, 1]]
+    assert bars.get_segments()[0][:, 0].tolist() == [0.4, 0.7]
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (4, 4), (7, 4), (9, 3), (11, 4)])
@@ -233,7 +234,7 @@ def test_published_values_are_diamonds_where_there_are_any():
     dice, iou = intervals(rows("dice", "iou"), published=published).axes[:2]
     (diamond,) = [line for line in dice.lines if line.get_marker() == "D"]
     assert diamond.get_xydata().tolist() == [[0.9, 1]]  # the methods from below
-    assert not [line for line in iou.lines if line.get_marker() == "D"]
+    assert not [line for line in iou.lines if line.get_marker() == "D" and len(line.get_xdata())]
 
 
 def test_nothing_cannot_be_drawn():
