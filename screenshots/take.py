@@ -41,7 +41,6 @@ def take(html: Path, into: Path) -> None:
             tab.goto(f"http://127.0.0.1:{server.server_port}/{page}")
             tab.wait_for_selector(element)
             tab.evaluate("window.MathJax?.startup?.promise")
-            tab.evaluate("document.querySelector('#own-photo')?.scrollIntoView()")
             tab.wait_for_timeout(500)  # the theme's transitions
             tab.screenshot(path=into / name)
         browser.close()
