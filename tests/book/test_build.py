@@ -313,7 +313,8 @@ FAULTY_SLIDES = """() => Array.from({length: Reveal.getTotalSlides()}, (_, numbe
         const beyond = left < box.left - 1 || right > box.right + 1
             || top < box.top - 1 || bottom > box.bottom + 1;
         const small = ["P", "LI", "TD"].includes(e.tagName) && parseFloat(getComputedStyle(e).fontSize) < 24;
-        const broken = e.tagName === "IMG" && (!e.naturalWidth || e.alt.length < 5);
+        const named = e.alt?.length >= 5 || e.getAttribute("role") === "presentation";
+        const broken = e.tagName === "IMG" && (!e.naturalWidth || !named);
         return width && height && beyond || small || broken;
     });
     if (box.width !== 1280 || box.height !== 720) faulty.push(slide);
