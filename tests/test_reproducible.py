@@ -96,8 +96,10 @@ def small_book(tmp_path):
     (source / "book").mkdir(parents=True)
     shutil.copy(ROOT / "_config.yml", source)
     shutil.copy(ROOT / "requirements.txt", source)
-    for name in ("_static", "_tools"):
+    for name in ("_static", "_templates", "_tools"):
         shutil.copytree(ROOT / "book" / name, source / "book" / name)
+    (source / "gmcam").mkdir()
+    shutil.copy(ROOT / "gmcam" / "palette.css", source / "gmcam")
     for name in ("photo_credits.ipynb", "explorer.ipynb", "references.bib"):
         shutil.copy(ROOT / "book" / name, source / "book")
     contents = {"format": "jb-book", "root": "book/explorer", "chapters": [{"file": "book/photo_credits"}]}
