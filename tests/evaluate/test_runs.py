@@ -547,32 +547,38 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def undisturbed(out, limit):
     """A run by the command line that nobody disturbed."""
-    out = tmp_path_factory.mktemp("runs") / "uninterrupted"
     done = subprocess.run(
-        [sys.executable, "-m", "gmcam", *command(out=out)], env=environment(), capture_output=True, text=True
+        [sys.executable, "-m", "gmcam", *command(out=out, limit=limit)],
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("12 measured, 0 unreadable") and f"wrote {out}" in done.stdout
+    assert done.stdout.startswith(f"{limit} measured, 0 unreadable") and f"wrote {out}" in done.stdout
     return Run.open(out)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return undisturbed(tmp_path_factory.mktemp("runs") / "uninterrupted", 12)
+
+
 @pytest.mark.slow
-def test_a_run_that_is_killed_twenty_times_ends_as_one_that_was_not(uninterrupted, tmp_path):
-    out = tmp_path / "killed"
+def test_a_run_that_is_killed_twenty_times_ends_as_one_that_was_not(tmp_path):
+    whole, out = undisturbed(tmp_path / "whole", 4), tmp_path / "killed"
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, "20", *command(out=out)],
+        [sys.executable, "-c", KILLED, "20", *command(out=out, limit=4)],
         env=environment(),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "20 kills, " in done.stdout
-    pd.testing.assert_frame_equal(Run.open(out).records(), uninterrupted.records(), check_exact=True)
+    pd.testing.assert_frame_equal(Run.open(out).records(), whole.records(), check_exact=True)
     for name in ("summary.csv", "differences-from-gmcam.md"):
-        assert (out / "tables" / name).read_text() == (uninterrupted.folder / "tables" / name).read_text()
+        assert (out / "tables" / name).read_text() == (whole.folder / "tables" / name).read_text()
     assert not [path for path in out.rglob("*") if path.name.startswith(".unfinished")]
 
 
