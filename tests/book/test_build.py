@@ -20,8 +20,7 @@ from gmcam.lab.exercises import all_exercises
 
 ROOT = Path(__file__).parents[2]
 EXERCISES = all_exercises()
-# A minute for a reader with two cores; the build runs two notebooks side by side, on one core each.
-SECONDS_PER_NOTEBOOK, MEBIBYTES_PER_NOTEBOOK = 90, 1200
+SECONDS_PER_NOTEBOOK, MEBIBYTES_PER_NOTEBOOK = 60, 1200
 MINUTES_PER_BUILD = 12
 PAGE_BYTES = 1_200_000
 
