@@ -35,8 +35,7 @@ Panels = Sequence[Panel | None]
 (INK,), (SOFT,), (LINE,) = (colours()[role] for role in ("ink", "soft", "line"))
 # Inches of 96 pixels: the book's text, its text and margin, and a phone. Letters of 9 points have 12 pixels.
 TEXT, WIDE, PHONE = 7.34, 10.2, 3.6
-DPI, TITLE, SMALL = 144, 10, 9
-_PAD = 0.08  # around a figure
+DPI, TITLE, SMALL, _PAD = 144, 10, 9, 0.08
 
 
 class InlineFigure(Figure):
@@ -48,7 +47,8 @@ class InlineFigure(Figure):
     trimmed = True  # of its empty margin, for which matplotlib draws it twice
 
     def _repr_png_(self) -> bytes:
-        return self._saved("png")
+        kind = "photographs" if any(axes.images for axes in self.axes) else "chart"
+        return self._saved("png", metadata={"Description": kind})  # dark pages invert charts
 
     def _repr_jpeg_(self) -> bytes | None:
         return self.stacked()._saved("jpeg", pil_kwargs={"quality": 90}) if self.stacked else None

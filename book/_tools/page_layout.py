@@ -3,7 +3,8 @@
 - The objectives become one line of text: minutes, what is needed, what the reader will be able to do.
 - Each exercise becomes a card: its question, the cell of the answer, and the solution folded in one.
 - A folded cell has a name, and says how many lines it has. It stands below the figure that it draws.
-- A figure is as wide as its file says; one that is wider than the text reaches into the margin.
+- A figure is as wide as its file says; one that is wider than the text reaches into the margin. A chart
+  without photographs has a class of its own, by which dark pages invert it.
 - The buttons above the page become one menu.
 
 ``_static/page.css`` and ``_static/page.js`` do the rest.
@@ -157,8 +158,8 @@ class FoldsBelow(SphinxPostTransform):
                 cell.append(cell.pop(0))
 
 
-class FigureWidths(SphinxPostTransform):
-    """Shows the figures of cells at the size that their resolution gives them, 96 pixels an inch."""
+class FigureLooks(SphinxPostTransform):
+    """Shows the figures of cells at the size of their resolution, 96 pixels an inch, and marks charts."""
 
     default_priority = 190
     formats = ("html",)
@@ -168,7 +169,10 @@ class FigureWidths(SphinxPostTransform):
             node for node in self.document.findall(nodes.container) if "cell_output" in node["classes"]
         ]
         for image in (image for output in outputs for image in output.findall(nodes.image)):
-            width = own_width(Path(self.env.srcdir, image["uri"]))
+            path = Path(self.env.srcdir, image["uri"])
+            width = own_width(path)
+            if is_chart(path):
+                image["classes"].append("gmcam-chart")
             if width and "width" not in image:
                 image["width"] = f"{width}px"
                 if width > TEXT and isinstance(image.parent, nodes.figure):
@@ -182,6 +186,15 @@ def own_width(path: Path) -> int | None:
             return round(image.width * 96 / image.info["dpi"][0])
     except (OSError, UnidentifiedImageError, KeyError, ZeroDivisionError):
         return None
+
+
+def is_chart(path: Path) -> bool:
+    """Whether ``gmcam.show.InlineFigure`` has said in the file that it shows no photograph."""
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Description") == "chart"
+    except (OSError, UnidentifiedImageError):
+        return False
 
 
 def one_menu(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: object) -> None:
@@ -226,7 +239,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, close_fold))
     for transform in (ObjectivesLine, ExerciseCards):
         app.add_transform(transform)
-    for transform in (FoldNames, FoldsBelow, FigureWidths):
+    for transform in (FoldNames, FoldsBelow, FigureLooks):
         app.add_post_transform(transform)
     app.connect("html-page-context", one_menu, priority=900)  # after the theme has listed its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,11 +7,16 @@ import sys
 from base64 import b64encode
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from browsing import OPEN, STILL, WIDTHS, Tab, resize, server, settle, violations
 from nbformat import v4, write
+from page_layout import is_chart
 from PIL import Image
+
+from gmcam.lab.pictures import dots
+from gmcam.show import grid
 
 ROOT = Path(__file__).parents[2]
 EXTENSIONS = ("served", "shared_pages", "page_layout")  # those that need no network and no measurement
@@ -282,3 +287,12 @@ def test_pages_are_accessible_and_have_their_colours(page, axe, scheme):
     dark = ["rgb(18, 21, 27)", "rgb(27, 32, 42)"]
     assert grounds == (dark if scheme == "dark" else ["rgb(255, 255, 255)", "rgb(245, 246, 248)"])
     assert style(page, ".cell_output img", "padding") == "0px"
+
+
+def test_dark_pages_know_charts_from_photographs(tmp_path):
+    photograph = grid([np.zeros((8, 8, 3), np.uint8)])
+    shown = {"chart": dots({"share": {"a": (1, 0, 2, ())}}), "photograph": photograph}
+    for name, figure in shown.items():
+        (tmp_path / name).write_bytes(figure._repr_png_())
+    (tmp_path / "other").write_bytes(b"no image")
+    assert [name for name in (*shown, "other") if is_chart(tmp_path / name)] == ["chart"]
