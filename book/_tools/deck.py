@@ -65,6 +65,7 @@ def plain(text: str, titles: dict[str, str]) -> str:
         if name == "footcite:p":
             return ""
         other = {"doc": titles.get(text, text), "footcite:t": titles.get(text, text), "numref": "the figure"}
+        other["glue:text"] = titles.get(f"glue {text}", text)
         return space + (text if target else other.get(name, text))
 
     return ROLE.sub(role, ANCHOR.sub("", DIRECTIVE.sub("", text))).strip()
@@ -120,7 +121,7 @@ def headings(place: list[str]) -> tuple[str, str]:
 
 
 def deck(notebook: NotebookNode, titles: dict[str, str]) -> list[Slide]:
-    """The slides of a chapter; ``titles``: the text for a chapter's name or a citation's key."""
+    """The slides of a chapter; ``titles``: texts for a chapter's name, a citation's key, and "glue NAME"."""
     slides: list[Slide] = []
     last: list[Slide] = []
     place = [""]
@@ -157,10 +158,6 @@ def figures(cell: NotebookNode, above: str, titles: dict[str, str]) -> list[Slid
     """A slide for each figure that a code cell has drawn; of a live one, the still without its script."""
     book = cell.metadata.get("mystnb", {})
     caption = book.get("figure", {}).get("caption", "").replace("**", "")
-    for output in cell.outputs:  # numbers that the cell has glued
-        if name := output.get("metadata", {}).get("scrapbook", {}).get("name"):
-            value = output["data"].get("text/plain", "").strip("'")
-            caption = caption.replace(f"{{glue:text}}`{name}`", value)
     caption = plain(caption, titles)
     whole = (sentences(caption) or [""])[0].rstrip(".")
     title = re.match(r".{12,}?(?=:\s|:?$)|.*", whole, re.DOTALL)[0]  # type: ignore[index]

@@ -5,7 +5,9 @@ afterwards. Their content is described in ``deck``.
 """
 
 import argparse
+import json
 import re
+from ast import literal_eval
 from pathlib import Path
 
 import nbformat
@@ -44,6 +46,13 @@ def shown_names(notebooks: Path) -> dict[str, str]:
     return shown
 
 
+def glued(path: Path) -> dict[str, str]:
+    """The numbers that a notebook has glued, which MyST-NB keeps beside it, as "glue NAME" → text."""
+    outputs = json.loads(path.read_text()) if path.exists() else {}
+    texts = {name: output["data"].get("text/plain", "") for name, output in outputs.items()}
+    return {f"glue {name}": literal_eval(text) for name, text in texts.items() if text[:1] in ("'", '"')}
+
+
 def write(notebooks: Path, folder: Path) -> list[Path]:
     """Write a deck for every numbered chapter with cells, an index, and their scripts, to ``folder``.
 
@@ -77,7 +86,8 @@ def write(notebooks: Path, folder: Path) -> list[Path]:
     written = []
     for part, names in parts.items():
         for name in names:
-            slides = deck(nbformat.read(notebooks / f"{name}.ipynb", as_version=4), titles)
+            notebook = nbformat.read(notebooks / f"{name}.ipynb", as_version=4)
+            slides = deck(notebook, titles | glued(notebooks / f"{name}.glue.json"))
             page = template("deck.html").render(
                 slides=slides, title=titles[name], part=part, book=book, **scripts
             )

@@ -1,5 +1,6 @@
 """Lecture slides: what of a notebook stands on them, and what does not."""
 
+import json
 import re
 
 import nbformat
@@ -59,6 +60,17 @@ def test_a_deck_begins_with_title_and_objectives_and_ends_with_the_summary():
     assert [slide.heading for slide in deck_slides] == headings
     assert deck_slides[1].body == "<ul>\n<li>You can add maps with Equation 1.</li>\n</ul>\n"
     assert "Maps add." in deck_slides[-1].body
+
+
+def test_glued_numbers_are_those_that_the_notebook_computed(tmp_path):
+    stored = {
+        "share": {"data": {"text/plain": r"'84\xa0%'"}},
+        "figure": {"data": {"text/plain": "<IPython.core.display.HTML object>"}},
+    }
+    (tmp_path / "cam.glue.json").write_text(json.dumps(stored))
+    texts = slides.glued(tmp_path / "cam.glue.json")
+    assert texts == {"glue share": "84\xa0%"} and slides.glued(tmp_path / "none.glue.json") == {}
+    assert plain("Of it, {glue:text}`share` is inside.", TITLES | texts) == "Of it, 84\xa0% is inside."
 
 
 def test_a_section_shows_its_first_sentence_and_its_equation_and_escapes_the_rest():
