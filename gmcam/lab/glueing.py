@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 
-def glue(name: str, value: str) -> None:
-    """Store ``value`` for the page's text, which shows it by ``{glue:text}`` and its ``name``.
+def glue(name: str, value: object) -> None:
+    """Store the text of ``value`` for the page, which shows it by ``{glue:text}`` and its ``name``.
 
-    Without MyST-NB, as in Colab, the value is printed instead.
+    A number and its per cent sign stay on one line. Without MyST-NB, as in Colab, the value is printed.
 
     >>> gmcam.lab.glue("chance", "50 %")  # doctest: +SKIP
     """
+    value = str(value).replace(" %", "\N{NO-BREAK SPACE}%")
     try:
         from myst_nb import glue as store
     except ImportError:

@@ -9,11 +9,13 @@ def test_a_number_is_stored_for_the_page(monkeypatch):
     stored = []
     monkeypatch.setattr("myst_nb.glue", lambda *arguments, **options: stored.append((arguments, options)))
     glue("share", "12 %")
-    assert stored == [(("share", "12 %"), {"display": False})]
+    glue("scenes", 56)
+    assert [arguments for arguments, _ in stored] == [("share", "12\xa0%"), ("scenes", "56")]
+    assert [options for _, options in stored] == [{"display": False}] * 2
 
 
 def test_without_myst_nb_it_is_printed(monkeypatch):
     monkeypatch.setitem(sys.modules, "myst_nb", None)
     with capture_output() as captured:
         glue("share", "12 %")
-    assert captured.stdout == "share: 12 %\n"
+    assert captured.stdout == "share: 12\xa0%\n"
