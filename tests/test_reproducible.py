@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from small_book import build, small_book
 
 import gmcam
 
@@ -89,36 +88,9 @@ def test_more_threads_change_no_more_than_rounding(twice, tmp_path):
     assert {name: value for name, value in off.items() if value > 1e-5} == {}
 
 
-@pytest.fixture
-def small_book(tmp_path):
-    """The book with two chapters: the explorers, frozen and live, and the table of photographs."""
-    source = tmp_path / "source"
-    (source / "book").mkdir(parents=True)
-    shutil.copy(ROOT / "_config.yml", source)
-    shutil.copy(ROOT / "requirements.txt", source)
-    for name in ("_static", "_templates", "_tools"):
-        shutil.copytree(ROOT / "book" / name, source / "book" / name)
-    (source / "gmcam").mkdir()
-    shutil.copy(ROOT / "gmcam" / "palette.css", source / "gmcam")
-    for name in ("photo_credits.ipynb", "explorer.ipynb", "references.bib"):
-        shutil.copy(ROOT / "book" / name, source / "book")
-    contents = {"format": "jb-book", "root": "book/explorer", "chapters": [{"file": "book/photo_credits"}]}
-    (source / "_toc.yml").write_text(yaml.safe_dump(contents))
-    return source
-
-
-def build(source, out):
-    command = [
-        str(Path(sys.executable).with_name("jupyter-book")),
-        "build",
-        str(source),
-        "--path-output",
-        str(out),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    files = sorted(path for path in (out / "_build" / "html").rglob("*") if path.is_file())
+def pages(source, out):
+    """The files of a build into ``out``, without what may differ."""
+    files = sorted(path for path in build(source, out).rglob("*") if path.is_file())
     return {str(path.relative_to(out)): without_variable(path) for path in files}
 
 
@@ -132,7 +104,8 @@ def without_variable(path):
 
 
 @pytest.mark.slow
-def test_two_builds_from_clean_give_the_same_pages(small_book, tmp_path):
-    first, second = (build(small_book, tmp_path / name) for name in ("first", "second"))
+def test_two_builds_from_clean_give_the_same_pages(tmp_path):
+    source = small_book(tmp_path / "source", "own_photo", "photo_credits")
+    first, second = (pages(source, tmp_path / name) for name in ("first", "second"))
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []

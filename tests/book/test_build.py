@@ -104,7 +104,7 @@ def test_the_archive_holds_the_book(built):
     packs = re.search(r'-c "(import shutil; .*)"', (ROOT / "Makefile").read_text())[1]
     subprocess.run([sys.executable, "-c", packs], cwd=built.html.parents[1], check=True)
     with zipfile.ZipFile(built.html.with_name("gmcam-book.zip")) as archive:
-        assert {"html/index.html", "html/book/explorer.html", "html/searchindex.js"} <= set(
+        assert {"html/index.html", "html/book/own_photo.html", "html/searchindex.js"} <= set(
             archive.namelist()
         )
 
@@ -198,9 +198,9 @@ def test_the_readmes_pictures_are_taken_of_the_book(built, browser, tmp_path):
 def test_the_frozen_explorer_shows_every_combination_without_a_kernel(built, served, browser, scheme):
     layers = list(gmcam.load("collage-vgg").layers)
     root = served if scheme == "http" else built.html.as_uri()
-    with Tab(browser, f"{root}/book/explorer.html") as tab:
+    with Tab(browser, f"{root}/book/own_photo.html") as tab:
         page = tab.page
-        settle(page)
+        page.wait_for_selector(".jupyter-widgets", timeout=20_000)
         method = page.get_by_label("method", exact=True).first
         layer = page.get_by_role("slider", name="layer").first
         seen = set()
@@ -217,14 +217,15 @@ def test_the_frozen_explorer_shows_every_combination_without_a_kernel(built, ser
                     seen.add(source)
         # 96 states, of which 16 are HiResCAM's: rectified, it is drawn as the guidance map.
         assert len(seen) >= 80
-        assert tab.complaints == []
+        # From a file, the browser refuses the modules of the page's other tool, which has a version for that.
+        assert scheme == "file" or tab.complaints == []
 
 
 def test_the_frozen_explorer_works_by_touch(served, browser):
     """On a telephone: a finger opens a menu (keys stand for the system's list) or taps beside a line."""
     layers = list(gmcam.load("collage-vgg").layers)
     phone = {"has_touch": True, "is_mobile": True, "viewport": {"width": 375, "height": 812}}
-    with Tab(browser, f"{served}/book/explorer.html", **phone) as tab:
+    with Tab(browser, f"{served}/book/own_photo.html", **phone) as tab:
         page = tab.page
         settle(page)
         method = page.get_by_label("method", exact=True).first
@@ -265,7 +266,8 @@ def test_dark_pages_leave_saliency_colours_alone(built, browser):
     tab.route(re.compile("^https?:"), lambda route: route.abort())
     tab.goto((built.html / "book" / "guidance_map.html").as_uri(), wait_until="load")
     filters = tab.evaluate(
-        "[...document.querySelectorAll('.cell_output img')].map(i => getComputedStyle(i).filter)"
+        "[...document.querySelectorAll('.cell_output img:not(.gmcam-chart)')]"
+        ".map(i => getComputedStyle(i).filter)"
     )
     dark = tab.evaluate("document.documentElement.dataset.theme")
     tab.close()

@@ -19,7 +19,7 @@ from gmcam.lab.exercises import all_exercises, check
 from gmcam.lab.exercises.checking import Answers, Exercise
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = ("explorer", "one_weight", "what_guidance_does")  # they need no network for long
+CHAPTERS = ("own_photo", "guidance_map", "bug_or_theorem")  # they need no network for long
 CONF = """
 extensions = ["myst_nb", "answers"]
 html_theme = "sphinx_book_theme"
@@ -31,7 +31,7 @@ myst_enable_extensions = ["dollarmath"]
 suppress_warnings = ["myst", "mystnb"]
 mathjax_path = "unused.js"
 """
-NO_ANSWER = check("explorer.1", ...).words
+NO_ANSWER = check("own_photo.1", ...).words
 
 pytestmark = pytest.mark.slow
 
@@ -99,8 +99,8 @@ class Page(Tab):
 
 
 @pytest.fixture
-def explorer(browser, address):
-    with Page(browser, f"{address}/explorer.html") as page:
+def photo(browser, address):
+    with Page(browser, f"{address}/own_photo.html") as page:
         yield page
         assert page.complaints == []
 
@@ -118,84 +118,84 @@ def test_answers_stand_below_their_cells_and_not_in_the_text(html):
     assert "answers.js" not in (html / "index.html").read_text()
 
 
-def test_a_wrong_answer_names_the_slip_and_a_right_one_is_right(explorer):
-    assert explorer.progress() == "0 of 4 solved here"
-    assert explorer.submit("explorer.1", "64") == check("explorer.1", 64).words
-    assert explorer.submit("explorer.1", "many").startswith("Expected a number, got 'many'. Write a number")
-    assert explorer.progress() == "0 of 4 solved here"
-    assert explorer.submit("explorer.1", "16 × 16") == "Right."
-    assert explorer.progress() == "1 of 4 solved here · clear"
-    row, column = all_exercises()["explorer.2"].answers().right
-    swapped = check("explorer.2", [column, row]).words
-    assert explorer.submit("explorer.2", f"({column}, {row})") == swapped
-    assert explorer.submit("explorer.2", f"{row} {column}") == "Right."
-    words = ", ".join(all_exercises()["explorer.3"].answers().right)
-    assert explorer.submit("explorer.3", words.upper()) == "Right."
-    assert explorer.progress() == "3 of 4 solved here · clear"
+def test_a_wrong_answer_names_the_slip_and_a_right_one_is_right(photo):
+    assert photo.progress() == "0 of 5 solved here"
+    assert photo.submit("own_photo.1", "64") == check("own_photo.1", 64).words
+    assert photo.submit("own_photo.1", "many").startswith("Expected a number, got 'many'. Write a number")
+    assert photo.progress() == "0 of 5 solved here"
+    assert photo.submit("own_photo.1", "16 × 16") == "Right."
+    assert photo.progress() == "1 of 5 solved here · clear"
+    row, column = all_exercises()["own_photo.2"].answers().right
+    swapped = check("own_photo.2", [column, row]).words
+    assert photo.submit("own_photo.2", f"({column}, {row})") == swapped
+    assert photo.submit("own_photo.2", f"{row} {column}") == "Right."
+    words = ", ".join(all_exercises()["own_photo.3"].answers().right)
+    assert photo.submit("own_photo.3", words.upper()) == "Right."
+    assert photo.progress() == "3 of 5 solved here · clear"
 
 
-def test_a_verdict_goes_when_the_answer_is_changed(explorer):
-    explorer.submit("explorer.1", "256")
-    explorer.box("explorer.1").press("End")
-    explorer.box("explorer.1").press("0")
-    assert explorer.verdict("explorer.1") == ""
-    assert explorer.progress() == "1 of 4 solved here · clear"
+def test_a_verdict_goes_when_the_answer_is_changed(photo):
+    photo.submit("own_photo.1", "256")
+    photo.box("own_photo.1").press("End")
+    photo.box("own_photo.1").press("0")
+    assert photo.verdict("own_photo.1") == ""
+    assert photo.progress() == "1 of 5 solved here · clear"
 
 
-def test_progress_outlives_a_reload_until_it_is_cleared(explorer):
-    explorer.submit("explorer.1", "256")
-    explorer.submit("explorer.4", "1")
-    explorer.page.reload()
-    assert explorer.box("explorer.1").input_value() == "256" and explorer.verdict("explorer.1") == "Right."
-    assert explorer.box("explorer.4").input_value() == "" and explorer.verdict("explorer.4") == ""
-    assert explorer.progress() == "1 of 4 solved here · clear"
-    explorer.page.get_by_role("button", name="clear", exact=True).click()
-    assert explorer.progress() == "0 of 4 solved here"
-    assert explorer.box("explorer.1").input_value() == "" and explorer.verdict("explorer.1") == ""
-    explorer.page.reload()
-    assert explorer.progress() == "0 of 4 solved here"
+def test_progress_outlives_a_reload_until_it_is_cleared(photo):
+    photo.submit("own_photo.1", "256")
+    photo.submit("own_photo.4", "1")
+    photo.page.reload()
+    assert photo.box("own_photo.1").input_value() == "256" and photo.verdict("own_photo.1") == "Right."
+    assert photo.box("own_photo.4").input_value() == "" and photo.verdict("own_photo.4") == ""
+    assert photo.progress() == "1 of 5 solved here · clear"
+    photo.page.get_by_role("button", name="clear", exact=True).click()
+    assert photo.progress() == "0 of 5 solved here"
+    assert photo.box("own_photo.1").input_value() == "" and photo.verdict("own_photo.1") == ""
+    photo.page.reload()
+    assert photo.progress() == "0 of 5 solved here"
 
 
-def test_it_works_by_keyboard_alone(explorer):
-    keyboard = explorer.page.keyboard
-    explorer.page.locator(".gmcam-progress").focus()
+def test_it_works_by_keyboard_alone(photo):
+    keyboard = photo.page.keyboard
+    photo.page.locator(".gmcam-progress").focus()
     for answer in ("64", "256"):
         for _ in range(30):
             keyboard.press("Tab")
-            if explorer.box("explorer.1").evaluate("one => one === document.activeElement"):
+            if photo.box("own_photo.1").evaluate("one => one === document.activeElement"):
                 break
         keyboard.press("Control+a")
         keyboard.type(answer)
         keyboard.press("Enter")
-        assert explorer.verdict("explorer.1") == check("explorer.1", int(answer)).words
-        explorer.page.locator(".gmcam-progress").focus()
+        assert photo.verdict("own_photo.1") == check("own_photo.1", int(answer)).words
+        photo.page.locator(".gmcam-progress").focus()
     keyboard.press("Tab")
     keyboard.press("Enter")
-    assert explorer.progress() == "0 of 4 solved here"
+    assert photo.progress() == "0 of 5 solved here"
 
 
 def test_rows_are_typed_on_lines(browser, address):
-    right = all_exercises()["what_guidance_does.1"].answers().right
-    with Page(browser, f"{address}/what_guidance_does.html") as page:
+    right = all_exercises()["bug_or_theorem.1"].answers().right
+    with Page(browser, f"{address}/bug_or_theorem.html") as page:
         lines = "\n".join(" ".join(f"{value:g}" for value in row) for row in right.tolist())
-        assert page.submit("what_guidance_does.1", lines) == "Right."
-        assert page.submit("what_guidance_does.1", lines.replace("16", "15")).endswith("1 of 9 values.")
+        assert page.submit("bug_or_theorem.1", lines) == "Right."
+        assert page.submit("bug_or_theorem.1", lines.replace("16", "15")).endswith("1 of 9 values.")
         page.page.reload()
-        assert page.box("what_guidance_does.1").input_value() == lines
+        assert page.box("bug_or_theorem.1").input_value() == lines
 
 
 def test_with_a_field_the_printed_line_is_hidden_and_without_one_it_stays(browser, address):
-    with Page(browser, f"{address}/one_weight.html") as page:
+    with Page(browser, f"{address}/guidance_map.html") as page:
         printed = page.page.get_by_text(NO_ANSWER)
         seen = [one.is_visible() for one in printed.all()]
-        assert seen == [False, True, False, False]  # the second one wants a function
+        assert seen == [True, False, False, False]  # the first one wants a function
 
 
 def test_without_a_script_nothing_is_added(browser, address):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"{address}/explorer.html")
-    assert page.get_by_text(NO_ANSWER).count() == 4 and page.get_by_text(NO_ANSWER).first.is_visible()
+    page.goto(f"{address}/own_photo.html")
+    assert page.get_by_text(NO_ANSWER).count() == 5 and page.get_by_text(NO_ANSWER).first.is_visible()
     assert not any(one.is_visible() for one in page.locator(".gmcam-answer, .gmcam-progress").all())
     context.close()
 
@@ -206,17 +206,17 @@ BLOCKED = "Object.defineProperty(window, 'localStorage', {get() { throw new Erro
 def test_where_storage_is_blocked_progress_lasts_as_long_as_the_page(browser, address):
     context = browser.new_context()
     context.add_init_script(BLOCKED)
-    with Page(context, f"{address}/explorer.html") as page:
-        assert page.submit("explorer.1", "256") == "Right."
-        assert page.progress() == "1 of 4 solved here · until you leave this page · clear"
+    with Page(context, f"{address}/own_photo.html") as page:
+        assert page.submit("own_photo.1", "256") == "Right."
+        assert page.progress() == "1 of 5 solved here · until you leave this page · clear"
     context.close()
 
 
 def test_it_works_in_a_page_opened_from_a_disk(html, browser):
-    with Page(browser, (html / "explorer.html").as_uri()) as page:
-        assert page.submit("explorer.1", "256") == "Right."
+    with Page(browser, (html / "own_photo.html").as_uri()) as page:
+        assert page.submit("own_photo.1", "256") == "Right."
         page.page.reload()
-        assert page.verdict("explorer.1") == "Right."
+        assert page.verdict("own_photo.1") == "Right."
 
 
 # What is wider than its box, apart from a text that scrolls in its field.
@@ -282,11 +282,11 @@ def test_answers_are_computed_once_for_each_chapter(monkeypatch):
     app = SimpleNamespace(builder=SimpleNamespace(format="html"))
     env = SimpleNamespace(found_docs={"book/cam", "book/intro"})
     answers.collect(app, env)
-    env.found_docs |= {"book/explorer"}
+    env.found_docs |= {"book/own_photo"}
     answers.collect(app, env)
     answers.collect(app, env)
-    assert asked == [["cam"], ["explorer"]]
-    assert [env.gmcam_answers[name]["kind"] for name in ("cam.1", "explorer.1")] == ["word", "word"]
+    assert asked == [["cam"], ["own_photo"]]
+    assert [env.gmcam_answers[name]["kind"] for name in ("cam.1", "own_photo.1")] == ["word", "word"]
 
 
 def test_other_builders_get_nothing():

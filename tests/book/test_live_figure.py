@@ -1,19 +1,15 @@
 """The live equation figure on a small page: mouse, touch, keys, no script, print, and what it shows."""
 
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
-import yaml
 from browsing import Tab, resize, server
 from deck import deck
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from small_book import build, small_book
 
 import gmcam
 from gmcam.palette import tint
@@ -42,27 +38,12 @@ pytestmark = [pytest.mark.book, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def html(tmp_path_factory):
     """The pages of a book of one notebook."""
-    source = tmp_path_factory.mktemp("live") / "source"
-    for name in ("_static", "_templates", "_tools"):
-        shutil.copytree(ROOT / "book" / name, source / "book" / name)
-    (source / "gmcam").mkdir()
-    shutil.copy(ROOT / "gmcam" / "palette.css", source / "gmcam")
-    if (ROOT / "_build" / "served").exists():  # what earlier builds have fetched
-        shutil.copytree(ROOT / "_build" / "served", source / "_build" / "served")
+    source = small_book(tmp_path_factory.mktemp("live") / "source", "live")
     cells = [new_code_cell(cell) for cell in CELLS]
     cells[SIX].metadata["mystnb"] = {"figure": {"caption": "**Three maps.** Cells.", "name": "fig-live"}}
-    nbformat.write(
-        new_notebook(cells=[new_markdown_cell("# Live\n\n## A section"), *cells]),
-        source / "book" / "live.ipynb",
-    )
-    shutil.copy(ROOT / "book" / "references.bib", source / "book")
-    shutil.copy(ROOT / "_config.yml", source)
-    (source / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "book/live"}))
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return source / "_build" / "html"
+    text = new_markdown_cell("# Live\n\n## A section")
+    nbformat.write(new_notebook(cells=[text, *cells]), source / "book" / "live.ipynb")
+    return build(source)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ NUMBERED = [part for part in TOC["parts"] if part.get("numbered")]
 LISTED = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED for entry in part["chapters"]]
 CHAPTERS = [path for path in LISTED if path.exists()]  # one is a page without cells
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+# The parts that meet the standard of words and open code; the others follow.
+SHORT = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED[:2] for entry in part["chapters"]]
 TAGS = {"hide-cell", "hide-input", "remove-cell", "slide", "no-slide"}
 FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(", "intervals(", "lines(", "dots(")
 FIGURES += ("signed_cells(", "effect_ledger(")
@@ -127,6 +129,42 @@ def test_stated_minutes_are_those_of_the_text_the_code_and_the_exercises(path):
     expected = words / 180 + lines * 0.06 + 2 * len(exercises(path))
     stated = int(re.search(r"\*\*Minutes:\*\* (\d+)", text(path))[1])
     assert abs(stated - expected) <= 1, f"{expected:.0f}"
+
+
+def before_exercises(path: Path) -> list:
+    """All cells of a chapter but its exercises."""
+    asked = {cell.id for parts in exercises(path).values() for cell in parts}
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.id not in asked]
+
+
+@pytest.mark.parametrize("path", SHORT, ids=lambda path: path.stem)
+def test_chapter_is_short(path):
+    """1,300 words, 25 minutes, six open cells of at most eight lines; exercises are not counted."""
+    kept = before_exercises(path)
+    words = sum(len(cell.source.split()) for cell in kept if cell.cell_type == "markdown")
+    assert words <= 1300
+    assert int(re.search(r"\*\*Minutes:\*\* (\d+)", text(path))[1]) <= 25
+    folded = {"hide-input", "hide-cell", "remove-cell"}
+    code = [cell for cell in kept if cell.cell_type == "code"]
+    seen = [cell for cell in code if not folded & {*cell.metadata.get("tags", [])}]
+    lines = [len(cell.source.splitlines()) for cell in seen]
+    assert len(lines) <= 6 and sum(lines) <= 40 and max(lines, default=0) <= 8
+    assert [cell.source for cell in seen if re.search(r"^def ", cell.source, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_captions_begin_with_the_finding_in_bold(path):
+    described = [cell.metadata.get("mystnb", {}).get("figure") for cell in cells(path, "code")]
+    captions = [figure["caption"] for figure in described if figure and "caption" in figure]
+    assert [caption for caption in captions if not re.match(r"\*\*[^*]+[.?]\*\*", caption)] == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_no_cell_prints_a_table(path):
+    """Numbers to compare are a figure. The solutions of exercises may print."""
+    aligned = r"print\(.*\{[^{}]*:[<>^]?\d+(\.\d+)?[%defs]?\}"
+    kept = [cell.source for cell in before_exercises(path) if cell.cell_type == "code"]
+    assert [source for source in kept if re.search(aligned, source)] == []
 
 
 NO_PROSE = (r"```.*?```", r"`[^`\n]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\]\([^)]*\)", r"https?://\S+")

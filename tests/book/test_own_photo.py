@@ -11,8 +11,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from itertools import count
@@ -23,9 +21,9 @@ import own_photo
 import psutil
 import pytest
 import torch
-import yaml
 from browsing import QuietHandler, Tab, server, settle
 from PIL import Image
+from small_book import build, small_book
 from torch.nn import functional as F
 
 import gmcam
@@ -45,24 +43,7 @@ pytestmark = [pytest.mark.book, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def html(tmp_path_factory):
     """The pages of a book whose root is the page."""
-    source = tmp_path_factory.mktemp("own_photo") / "source"
-    (source / "book").mkdir(parents=True)
-    for name in ("_static", "_tools", "_templates"):
-        shutil.copytree(ROOT / "book" / name, source / "book" / name)
-    (source / "gmcam").mkdir()
-    shutil.copy(ROOT / "gmcam" / "palette.css", source / "gmcam")
-    for name in ("served", "own_photo_parts"):  # what earlier builds have fetched and exported
-        if (ROOT / "_build" / name).exists():
-            shutil.copytree(ROOT / "_build" / name, source / "_build" / name)
-    for name in ("own_photo.md", "references.bib"):
-        shutil.copy(ROOT / "book" / name, source / "book")
-    shutil.copy(ROOT / "_config.yml", source)
-    (source / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "book/own_photo"}))
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return source / "_build" / "html"
+    return build(small_book(tmp_path_factory.mktemp("own_photo") / "source", "own_photo"))
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,19 @@ from gmcam import equations
 from gmcam.capture import capture
 from gmcam.lab import Scene, scene
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import cat_and_cup, network
+from gmcam.lab.exercises.common import network
 from gmcam.postprocess import smooth
 
 
 @cache
 def _motorbike_and_flower() -> Scene:
     return scene("motorbike", "flower", seed=12)
+
+
+@cache
+def _cat_and_cup() -> Scene:
+    """The scene at the top of the page."""
+    return scene("cat", "cup", seed=15)
 
 
 @cache
@@ -63,32 +69,43 @@ def from_the_flower() -> Answers:
 
 
 @exercise("cam.2", tolerance=1e-4)
-def logits_from_maps() -> Answers:
-    """Class maps, and the logits from them: (N, K, h, w), (classes, K), (classes,) → (N, classes)."""
+def divided_maxima() -> Answers:
+    """A map whose sum is the logit of a max-pooled head, less its bias: (N, K, h, w), (K,) → (N, h, w)."""
 
-    def class_maps(M: Tensor, weights: Tensor) -> Tensor:
-        return torch.einsum("ck,nkhw->nchw", weights, M)
+    def weighted(M: Tensor, weights: Tensor) -> Tensor:
+        return weights[:, None, None] * M
 
-    weights, bias = _classifier()
+    def peaks(values: Tensor, axes: tuple[int, ...] = (2, 3)) -> Tensor:
+        return values >= values.amax(axes, keepdim=True)
+
+    def max_map(M: Tensor, weights: Tensor) -> Tensor:
+        return (weighted(M, weights) * peaks(M)).sum(1)
+
+    weights = _classifier()[0][network("collage-resnet").class_index("flower")]
     # Two images; the second is the first one upside down and half as strong.
     M = torch.cat([_maps(), _maps().flip(2) / 2])
     slips = {
-        "the bias is missing: the logit is mean + bias": lambda M, w, b: class_maps(M, w).mean((2, 3)),
-        "this adds up the cells; the pooling averages them": lambda M, w, b: class_maps(M, w).sum((2, 3)) + b,
-        "add the bias once per class, not once per cell": lambda M, w, b: (
-            class_maps(M, w).mean((2, 3)) + b * M[0, 0].numel()
+        "this is the class map of average pooling; of each channel only the maximum counts": (
+            lambda M, w: weighted(M, w).sum(1)
         ),
-        "the maps are rectified, but negative cells count as well": lambda M, w, b: (
-            class_maps(M, w).relu().mean((2, 3)) + b
+        "this is the class map divided by the number of cells, whose sum is the average-pooled logit": (
+            lambda M, w: weighted(M, w).sum(1) / M[0, 0].numel()
         ),
-        "this is each map's brightest cell; this network's pooling takes the mean": lambda M, w, b: (
-            class_maps(M, w).amax((2, 3)) + b
+        "every cell has the whole score; give a channel's part to the cell of its maximum alone": (
+            lambda M, w: weighted(M.amax((2, 3), keepdim=True).expand_as(M), w).sum(1)
         ),
-        "these are probabilities; return the logits, before the softmax": lambda M, w, b: (
-            class_maps(M, w).mean((2, 3)) + b
-        ).softmax(1),
+        "this is the maximum over the channels of a cell; pooling takes it over the cells of a channel": (
+            lambda M, w: (weighted(M, w) * peaks(M, (1,))).sum(1)
+        ),
+        "this takes the maximum after weighting, and for a negative weight that is another cell": (
+            lambda M, w: (weighted(M, w) * peaks(weighted(M, w))).sum(1)
+        ),
+        "the map is rectified, but channels of negative weight count as well": (
+            lambda M, w: max_map(M, w).relu()
+        ),
+        "the weights are missing": lambda M, w: max_map(M, torch.ones_like(w)),
     }
-    return Answers(lambda M, w, b: class_maps(M, w).mean((2, 3)) + b, slips, tried_on=(M, weights, bias))
+    return Answers(max_map, slips, tried_on=(M, weights))
 
 
 def suspects() -> dict[str, Tensor]:
@@ -124,7 +141,7 @@ def the_class_map() -> Answers:
 def where_the_shapes_fit() -> Answers:
     """mean + bias − logit for the cup, from ``collage-vgg``'s last weights on ``stage3``'s 96 maps."""
     net = network()
-    result = capture(net.module, net.prepare(cat_and_cup().image), layer="stage3", gradients=False)
+    result = capture(net.module, net.prepare(_cat_and_cup().image), layer="stage3", gradients=False)
     last = net.module.get_submodule("head.3")
     weights, bias = last.get_parameter("weight").detach(), last.get_parameter("bias").detach()
     cat, cup = net.class_index("cat"), net.class_index("cup")

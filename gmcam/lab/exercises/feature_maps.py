@@ -45,26 +45,28 @@ def each_on_its_own_scale() -> Answers:
     by_peak = normalised(M.amax((2, 3), keepdim=True))
     slips = {
         "this is the share of the original A; dividing all channels by one number changes nothing, so "
-        "divide each by its own maximum": _smooth_share(M.sum(1))[0],
+        "divide each by its own maximum": _share(M.sum(1))[0],
         "this is the maximum over the channels of a cell; take it over the cells of a channel": (
-            _smooth_share(normalised(M.amax(1, keepdim=True)))[0]
+            _share(normalised(M.amax(1, keepdim=True)))[0]
         ),
         "each map was divided by its sum; divide by its maximum": (
-            _smooth_share(normalised(M.sum((2, 3), keepdim=True)))[0]
+            _share(normalised(M.sum((2, 3), keepdim=True)))[0]
         ),
-        "these are the raw cells; post-process the sum as the chapter does with A": _share(by_peak)[0],
+        "this sum was smoothed and enlarged; take the share of its cells": _smooth_share(by_peak)[0],
         "this is the share of the image that the cat covers": _cat_alone()[1].mean(),
     }
-    return Answers(_smooth_share(by_peak)[0], slips)
+    return Answers(_share(by_peak)[0], slips)
 
 
 @exercise("feature_maps.2")
 def layer_by_layer() -> Answers:
     """The share of A inside the cat at each of the four layers, shallow to deep."""
     sums = [M.sum(1) for M in _cat_alone()[0].values()]
-    shares = torch.cat([_smooth_share(A) for A in sums])
+    shares = torch.cat([_share(A) for A in sums])
     slips = {
-        "these are the raw sums; post-process each as the chapter does": torch.cat([_share(A) for A in sums]),
+        "these sums were smoothed and enlarged; take the share of their cells": (
+            torch.cat([_smooth_share(A) for A in sums])
+        ),
         "the order is from shallow to deep": shares.flip(0),
         "this is the deepest layer's share, four times; capture all four layers": shares[3].expand(4),
     }
@@ -84,7 +86,7 @@ def cat_channels() -> Answers:
         return values.argsort(descending=True)[:2]
 
     slips = {
-        "one of these is nearly silent; skip channels whose peak is below a tenth of the largest": (
+        "one of these is almost zero; skip channels whose maximum is below a tenth of the largest": (
             _names(top_two(shares))
         ),
         "these are positions among the active channels; give channel numbers": (

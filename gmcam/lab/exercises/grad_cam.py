@@ -1,8 +1,31 @@
 """Answers to *Grad-CAM*."""
 
+from functools import cache
+
+import torch
+from torch import Tensor
+
 from gmcam import equations
+from gmcam.capture import capture
+from gmcam.lab import scene
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import captured
+from gmcam.lab.exercises.common import network
+from gmcam.outputs import Target
+
+# The example of nine cells, (1, 2, 3, 3).
+M_SMALL = torch.tensor([[[[0, 1, 2], [0, 3, 1], [0, 0, 0]], [[1, 0, 0], [2, 0, 0], [3, 1, 0]]]]).double()
+C_SMALL = torch.tensor([[[[0, 0, 6], [0, 6, 3], [0, 0, 3]], [[-3, 0, 0], [-3, -3, 0], [0, 0, 0]]]]).double()
+
+
+@cache
+def _inputs() -> Tensor:
+    return network().prepare(scene("cat", "cup", seed=15).image)
+
+
+def _captured(target: Target) -> tuple[Tensor, Tensor]:
+    """Feature maps and gradient maps (1, K, h, w) of the chapter's scene."""
+    result = capture(network().module, _inputs(), target, "stage4")
+    return result.maps["stage4"], result.gradients["stage4"]
 
 
 @exercise("grad_cam.1")
@@ -15,24 +38,42 @@ def sure_of_it() -> Answers:
     return Answers("it shrinks", slips)
 
 
-@exercise("grad_cam.2")
-def negative_share() -> Answers:
-    """The share of cells in which the sum of Equation 4 is negative, before the rectifier."""
-    M, C = captured()
-    signed = equations.class_map(M, equations.channel_weights(C))
-    slips = {
-        "this is the share of cells above zero": (signed > 0).float().mean(),
-        "this is the number of cells; divide by all cells": (signed < 0).sum(),
-        "after the rectifier no cell is negative; leave it out": 0.0,
-        "these are the cells of Σ_k C_k ⊙ M_k; average C first": ((C * M).sum(1) < 0).float().mean(),
+def unchanged() -> set[str]:
+    """The letters of the changes after which the scaled map is the same."""
+    cat = network().class_index("cat")
+    M, C = _captured(cat)
+    changed = {
+        "a": equations.grad_cam(*_captured(lambda logits: 3 * logits[:, cat])),
+        "b": equations.grad_cam(*_captured(lambda logits: logits[:, cat] + 5)),
+        "c": equations.grad_cam(*_captured(lambda logits: -logits[:, cat])),
+        "d": equations.class_map(M, C.sum((2, 3))).relu(),
+        "e": equations.class_map(M, C.abs().mean((2, 3))).relu(),
+        "f": (C.mean((2, 3), keepdim=True) * M).relu().sum(1),
     }
-    return Answers((signed < 0).float().mean(), slips)
+    before = equations.grad_cam(M, C)
+    before = before / before.max()
+    return {key for key, after in changed.items() if torch.allclose(after / after.max(), before, atol=1e-4)}
+
+
+@exercise("grad_cam.2")
+def invariances() -> Answers:
+    """Factors and constants of the score leave the scaled map as it is."""
+    right = unchanged()
+    slips = {
+        "scaling removes a factor of the score: a is missing": right - {"a"},
+        "a constant has no gradient: b is missing": right - {"b"},
+        "the sum is Z times the mean, and scaling removes the factor: d is missing": right - {"d"},
+        "−Y reverses all weights, so the rectifier keeps the other cells: c changes the map": right | {"c"},
+        "with |C| no channel can lower the sum: e changes the map": right | {"e"},
+        "rectified one by one, channels against the class lower no cell: f changes the map": right | {"f"},
+    }
+    return Answers(right, slips)
 
 
 @exercise("grad_cam.3", tolerance=1e-4)
 def difference_of_logits() -> Answers:
     """Weights (K,) of the difference cat − cup: the gradient is linear in the score."""
-    (_, cat), (_, cup) = captured("cat"), captured("cup")
+    (_, cat), (_, cup) = (_captured(network().class_index(name)) for name in ("cat", "cup"))
     weights = equations.channel_weights(cat - cup)[0]
     slips = {
         "these are the cat's weights alone": equations.channel_weights(cat)[0],
@@ -43,16 +84,20 @@ def difference_of_logits() -> Answers:
     return Answers(weights, slips)
 
 
-@exercise("grad_cam.4", tolerance=1e-4)
-def from_scratch() -> Answers:
-    """Equations 3 and 4 as a function of M and C."""
+@exercise("grad_cam.4", tolerance=1e-3)
+def not_the_logit() -> Answers:
+    """The logit of a flattened linear head, and the sum of Grad-CAM's signed cells, with the bias 1."""
+    cells = equations.class_map(M_SMALL, equations.channel_weights(C_SMALL))
+    products = equations.hires_cam(M_SMALL, C_SMALL)
+    right = torch.stack([products.sum(), cells.sum()]) + 1
     slips = {
-        "the rectifier is missing": lambda M, C: equations.class_map(M, C.mean((2, 3))),
-        "this adds up the cells; divide by Z": lambda M, C: equations.grad_cam(M, C * C[0, 0].numel()),
-        "here every cell keeps its gradient; that is Equation 5, not 4": equations.guidance_map,
-        "the rectifier is applied to each channel; apply it to the sum": lambda M, C: (
-            (C.mean((2, 3), keepdim=True) * M).relu().sum(1)
-        ),
-        "this averages M; average C": lambda M, C: equations.class_map(C, M.mean((2, 3))).relu(),
+        "add the bias to both": right - 1,
+        "the bias enters once, not in every cell": right + 8,
+        "negative cells count, too: leave out the rectifier": 1
+        + torch.stack([products.relu().sum(), cells.relu().sum()]),
+        "these are the means of the cells; add them up": 1 + torch.stack([products.mean(), cells.mean()]),
+        "the order is Y, then the sum of Grad-CAM's cells": right.flip(0),
+        "the head does not pool: multiply cell by cell for Y": right[[1, 1]],
+        "the mean of C is not its own cell: use λ for the second sum": right[[0, 0]],
     }
-    return Answers(equations.grad_cam, slips, tried_on=captured())
+    return Answers(right, slips)

@@ -1,52 +1,70 @@
 """Answers to *Guided aggregation*."""
 
-import numpy as np
-import torch
+from functools import cache
+
 from torch import Tensor
 
-from gmcam import equations, explain
+from gmcam import equations
 from gmcam.capture import capture
-from gmcam.lab import dual_class_scenes
+from gmcam.lab import scene
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import captured, cat_and_cup, network
-from gmcam.metrics import share_inside
-from gmcam.postprocess import postprocess
+from gmcam.lab.exercises.common import network
+from gmcam.outputs import Target
 
-METHODS = ("grad_cam", "guidance_map", "gmcam")
+# Maps of exercise 1: values inside the object, and outside.
+CELLS = {
+    "a": ([3, 3, 3], [4, 1, 1, 1]),
+    "b": ([2, 2], [3, 0]),
+    "c": ([5, 1], [4, 4, 4]),
+    "d": ([4, 1, 1, 1], [3]),
+    "e": ([2, 2, 2], [1, 1, 1, 1]),
+}
 
 
-@exercise("guided_aggregation.1", tolerance=1e-4)
-def as_a_product() -> Answers:
-    """Equation 6 from its factors: guidance map times Grad-CAM."""
+@cache
+def _inputs() -> Tensor:
+    return network().prepare(scene("cat", "cup", seed=15).image)
 
-    def weighted(M: Tensor, C: Tensor) -> Tensor:
-        return equations.class_map(M, equations.channel_weights(C))
 
+def _captured(target: Target) -> tuple[Tensor, Tensor]:
+    """Feature maps and gradient maps (1, K, h, w) of the chapter's scene."""
+    result = capture(network().module, _inputs(), target, "stage4")
+    return result.maps["stage4"], result.gradients["stage4"]
+
+
+def share(inside: list[int], outside: list[int], power: int = 1) -> float:
+    """The share inside of a map whose cells are raised to a power."""
+    of_object, rest = (sum(value**power for value in values) for values in (inside, outside))
+    return float(of_object / (of_object + rest))
+
+
+@exercise("guided_aggregation.1")
+def squared() -> Answers:
+    """The maps whose share inside rises when their cells are squared."""
+    rises = {key for key, cells in CELLS.items() if share(*cells, power=2) > share(*cells)}
+    mean = {key: [sum(values) / len(values) for values in cells] for key, cells in CELLS.items()}
     slips = {
-        "this is Grad-CAM squared, which is the same only where the gradient is flat": lambda M, C: (
-            equations.grad_cam(M, C) ** 2
-        ),
-        "this is the guidance map squared": lambda M, C: equations.guidance_map(M, C) ** 2,
-        "the guidance map is not rectified, so it can reverse the sign": lambda M, C: (
-            equations.hires_cam(M, C) * equations.grad_cam(M, C)
-        ),
-        "Grad-CAM is not rectified, so cells against the class stay below zero": lambda M, C: (
-            equations.guidance_map(M, C) * weighted(M, C)
-        ),
-        "with one rectifier around the product, two negative factors give a positive cell": (
-            lambda M, C: (equations.hires_cam(M, C) * weighted(M, C)).relu()
-        ),
-        "this adds the maps; multiply": lambda M, C: equations.guidance_map(M, C) + equations.grad_cam(M, C),
-        "this is Grad-CAM, without guidance": equations.grad_cam,
-        "this is the guidance map alone": equations.guidance_map,
+        "these are the maps whose strongest cell is inside; several weaker ones outweigh it": {
+            key for key, (inside, outside) in CELLS.items() if max(inside) > max(outside)
+        },
+        "these are the maps whose mean is larger inside; squaring weights each cell by its value": {
+            key for key, (inside, outside) in mean.items() if inside > outside
+        },
+        "these are the maps with more than half inside, before squaring": {
+            key for key, cells in CELLS.items() if share(*cells) > 1 / 2
+        },
+        "these are the maps with more than half inside, after squaring": {
+            key for key, cells in CELLS.items() if share(*cells, power=2) > 1 / 2
+        },
+        "squaring can lower the share, where the strongest cells are outside": set(CELLS),
     }
-    return Answers(equations.gmcam, slips, tried_on=captured())
+    return Answers(rises, slips)
 
 
 @exercise("guided_aggregation.2")
 def rectifiers() -> Answers:
     """Which rectifier is redundant: the inner one of GM or the outer one of Equation 6."""
-    M, C = captured()
+    M, C = _captured(network().class_index("cat"))
     weights, S = equations.channel_weights(C), equations.gmcam(M, C)
 
     def guided(guide: Tensor) -> Tensor:
@@ -67,15 +85,10 @@ def rectifiers() -> Answers:
 @exercise("guided_aggregation.3", tolerance=1e-3)
 def twice_the_score() -> Answers:
     """The factor by which the raw map grows if the score is doubled: both factors of S double."""
-    net = network()
-    cat = net.class_index("cat")
-
-    def doubled(logits: Tensor) -> Tensor:
-        return 2 * logits[:, cat]
-
-    twice = capture(net.module, net.prepare(cat_and_cup().image), doubled, "stage4")
+    cat = network().class_index("cat")
+    once, twice = _captured(cat), _captured(lambda logits: 2 * logits[:, cat])
     gmcam, grad_cam = (
-        float(equation(twice.maps["stage4"], twice.gradients["stage4"]).max() / equation(*captured()).max())
+        float(equation(*twice).max() / equation(*once).max())
         for equation in (equations.gmcam, equations.grad_cam)
     )
     slips = {
@@ -87,45 +100,15 @@ def twice_the_score() -> Answers:
 
 
 @exercise("guided_aggregation.4")
-def squaring() -> Answers:
-    """The part of GMCAM's gain in share inside over Grad-CAM that squaring Grad-CAM brings."""
-    scenes, net = dual_class_scenes(14), network()
-    masks = torch.from_numpy(np.stack([s.masks[0] for s in scenes]))
-    images, names = [s.image for s in scenes], [s.labels[0] for s in scenes]
-    grad_cam, guide, guided = (explain(net, images, names, method=m).raw for m in METHODS)
-
-    def share(raw: Tensor) -> Tensor:
-        heat, _ = postprocess(raw, (masks.shape[1], masks.shape[2]))
-        return share_inside(heat, masks).nan_to_num().mean()
-
-    plain, squared, proposed = share(grad_cam), share(grad_cam**2), share(guided)
-    gain = proposed - plain
+def referee() -> Answers:
+    """The points of a referee's paragraph on a gain in share inside that is credited to guidance."""
+    right = {"a", "c", "e"}
     slips = {
-        "this is the ratio of the shares; compare the gains over plain Grad-CAM": squared / proposed,
-        "this is the gain in share inside; divide it by GMCAM's gain": squared - plain,
-        "this is the guidance map's gain; square Grad-CAM": (share(guide) - plain) / gain,
-    }
-    return Answers((squared - plain) / gain, slips)
-
-
-@exercise("guided_aggregation.5")
-def earlier() -> Answers:
-    """Shares inside the cup of Grad-CAM, guidance map and GMCAM for it, at the 32 × 32 layer."""
-    both, net = cat_and_cup(), network()
-    mask = torch.from_numpy(both.mask("cup"))[None]
-
-    def share(method: str, layer: str, label: str) -> Tensor:
-        raw = explain(net, both.image, label, method=method, layer=layer).raw
-        return share_inside(postprocess(raw, (256, 256))[0], mask)
-
-    def shares(layer: str, label: str) -> Tensor:
-        return torch.cat([share(method, layer, label) for method in METHODS])
-
-    right = shares("32x32", "cup")
-    slips = {
-        "this is the last layer": shares("16x16", "cup"),
-        "this is the layer with 64 × 64 cells": shares("64x64", "cup"),
-        "these are the cat's maps, measured on the cup": shares("32x32", "cat"),
-        "the order is Grad-CAM, guidance map, GMCAM": right[[0, 2, 1]],
+        "without a square next to GMCAM, contrast counts as guidance: a is missing": right - {"a"},
+        "the effect of an object spreads beyond it, so 1 is not the aim: c is missing": right - {"c"},
+        "the claim is about objects, and the scenes reuse eight: e is missing": right - {"e"},
+        "more scenes of the same eight objects do not test other objects: drop b": right | {"b"},
+        "the pointing game reads the strongest pixel, which squaring keeps: drop d": right | {"d"},
+        "a share does not depend on the unit of the map: drop f": right | {"f"},
     }
     return Answers(right, slips)

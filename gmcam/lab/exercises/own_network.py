@@ -5,45 +5,14 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from gmcam import Network, equations
+from gmcam import equations
 from gmcam.capture import capture
 from gmcam.lab import scene
 from gmcam.lab.exercises.checking import Answers, exercise
 from gmcam.lab.exercises.common import network
 
 
-class _TwoConvolutions(nn.Module):
-    """The chapter's network, whose only rectifier is called twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 3, stride=2, padding=1)
-        self.relu = nn.ReLU(inplace=True)
-        self.pool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(32, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.conv2(self.relu(self.conv1(x))))
-        logits: Tensor = self.fc(self.pool(x).flatten(1))
-        return logits
-
-
-@exercise("own_network.1")
-def layers_with_a_map() -> Answers:
-    """The modules that are called once and output more than one cell."""
-    usable = set(Network(_TwoConvolutions(), input_shape=(3, 128, 128)).map_shapes)
-    slips = {
-        "relu is called twice in a forward pass, so its map is ambiguous": usable | {"relu"},
-        "pool outputs one cell, and a map of one cell is flat": usable | {"pool"},
-        "relu is called twice and pool outputs one cell; neither has a usable map": usable | {"relu", "pool"},
-        "fc outputs a vector, which has no cells": usable | {"fc"},
-        "conv1 has a map too, an earlier and finer one": {"conv2"},
-        "relu is called twice; conv1 and conv2 are called once": {"relu"},
-    }
-    return Answers(usable, slips)
-
-
-@exercise("own_network.2", tolerance=1e-4)
+@exercise("own_network.1", tolerance=1e-4)
 def difference_behind_a_softmax() -> Answers:
     """log p_cat − log p_cup = Y_cat − Y_cup, because the softmax divides both by the same sum."""
     labels = [("cat", "cup"), ("cat",), ("cup",)]
@@ -65,7 +34,7 @@ def difference_behind_a_softmax() -> Answers:
     )
 
 
-@exercise("own_network.3", tolerance=1e-3)
+@exercise("own_network.2", tolerance=1e-3)
 def cosine_cancels() -> Answers:
     """The cosine does not depend on the length of e, so the signed map adds up to zero."""
     net = network("collage-resnet")
@@ -92,7 +61,7 @@ def cosine_cancels() -> Answers:
     return Answers(above.sum() / -below.sum(), slips)
 
 
-@exercise("own_network.4", tolerance=1e-3)
+@exercise("own_network.3", tolerance=1e-3)
 def region_alone() -> Answers:
     """The share of cells in the region: a 1 × 1 convolution does not mix cells."""
     masks = torch.from_numpy(scene("cat", "cat", seed=5).masks)
@@ -108,7 +77,7 @@ def region_alone() -> Answers:
     return Answers(region, slips)
 
 
-@exercise("own_network.5", tolerance=1e-4)
+@exercise("own_network.4", tolerance=1e-4)
 def rows_of_patches() -> Answers:
     """(N, 1 + 4·6 + 2, K) → (N, K, 4, 6)."""
     tokens = torch.arange(2 * 27 * 5, dtype=torch.float32).reshape(2, 27, 5)

@@ -1,116 +1,151 @@
-"""Answers to *What guidance really does*."""
+"""Answers to *What guidance adds*."""
 
-from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from gmcam import equations
+from gmcam.capture import capture
+from gmcam.lab import scene
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import captured
+from gmcam.lab.exercises.common import network
 
 
-def _deviation(M: Tensor, C: Tensor) -> Tensor:
-    """R: the sum over channels of each feature map times its gradient's deviation from the mean."""
-    return ((C - C.mean((2, 3), keepdim=True)) * M).sum(1)
+def _split(M: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+    """L, the sum with mean gradients, and R, the rest of the sum (N, h, w)."""
+    L = equations.class_map(M, equations.channel_weights(C))
+    return L, equations.hires_cam(M, C) - L
+
+
+def _outcomes(before: Tensor, after: Tensor) -> set[str]:
+    """What happens to each of four cells a to d between two maps (2, 2)."""
+    words = set()
+    for cell, old, new in zip("abcd", before.flatten().tolist(), after.flatten().tolist(), strict=True):
+        word = "lifted" if new > old else "dimmed" if 0 < new < old else "cleared" if new < old else "zero"
+        words.add(f"{cell} {word}")
+    return words
 
 
 @exercise("what_guidance_does.1")
-def flat_by_hand() -> Answers:
-    """Equation 6 on nine cells, with the gradient 2 in every cell of channel 1 and −1 in channel 2."""
-    M = torch.tensor([[[[0, 1, 2], [0, 3, 1], [0, 0, 0]], [[1, 0, 0], [2, 0, 0], [3, 1, 0]]]]).double()
-    C = torch.tensor([2.0, -1.0]).double()[None, :, None, None].expand_as(M)
-    signed = equations.hires_cam(M, C)[0]
+def by_hand() -> Answers:
+    """What guidance does to each of four cells, from feature maps and gradient maps."""
+    M = torch.tensor([[[[2, 0], [1, 1]], [[0, 2], [1, 2]]]]).double()
+    C = torch.tensor([[[[3, -2], [-3, -2]], [[0, 5], [1, 2]]]]).double()
+    L, R = (cells[0] for cells in _split(M, C))
+    square, S = L.relu() ** 2, equations.gmcam(M, C)[0]
+    right = _outcomes(square, S)
+
+    def instead(wrong: str) -> set[str]:
+        return {wrong if wrong[0] == each[0] else each for each in right}
+
     slips = {
-        "this is one factor; Equation 6 multiplies it by the other, which is equal here": signed.relu(),
-        "this squares before the rectifier, so cells against the class become positive": signed**2,
-        "the two factors are added; multiply them": 2 * signed.relu(),
-        "each feature map was squared; sum over the channels first": (C * M**2).sum(1)[0].relu(),
-    }
-    return Answers(equations.gmcam(M, C)[0], slips)
-
-
-@exercise("what_guidance_does.2", tolerance=0.005)
-def same_area() -> Answers:
-    """S² ≥ t · max S² where S ≥ √t · max S."""
-    slips = {
-        "this is the inverse: a threshold of ½ for Grad-CAM is one of ¼ for its square": 0.25,
-        "half the maximum of the square is not half the maximum": 0.5,
-        "a threshold above the maximum selects no cell": 2**0.5,
-    }
-    return Answers(0.5**0.5, slips)
-
-
-@exercise("what_guidance_does.3")
-def heads() -> Answers:
-    """The heads that depend on channel means alone; the gradient of all others varies across cells."""
-    torch.manual_seed(0)
-    M = torch.rand(4, 5, 5, dtype=torch.double)
-    w, v, W, u = (torch.randn(shape, dtype=torch.double) for shape in ((4,), (6,), (6, 4), (5, 5)))
-    scores: dict[str, Callable[[Tensor], Tensor]] = {
-        "linear": lambda M: w @ M.mean((1, 2)),
-        "norm": lambda M: w @ (M.mean((1, 2)) / M.mean((1, 2)).norm()),
-        "two": lambda M: v @ (W @ M.mean((1, 2))).relu(),
-        "max": lambda M: w @ M.amax((1, 2)),
-        "power": lambda M: w @ (M**2).mean((1, 2)),
-        "bias": lambda M: w @ (M - 0.5).relu().mean((1, 2)),
-        "place": lambda M: w @ (u * M).mean((1, 2)),
-    }
-    flat = {name for name, head in scores.items() if _spread(head, M) < 1e-9}
-    slips = {
-        "what follows the means need not be linear: other heads depend on the means alone": {"linear"},
-        "two linear layers with a rectifier between them depend on the means alone": {"linear", "norm"},
-        "dividing the means by their norm leaves a function of the means": {"linear", "two"},
-        "max passes on one cell of each channel; every other cell has gradient zero": flat | {"max"},
-        "a square has the slope 2M, which differs between cells": flat | {"power"},
-        "below its bias a channel has gradient zero, in different cells for each channel": flat | {"bias"},
-        "a weight for every position enters the gradient, which then varies with position": flat | {"place"},
-        "these are the others": set(scores) - flat,
-    }
-    return Answers(flat, slips)
-
-
-def _spread(head: Callable[[Tensor], Tensor], M: Tensor) -> float:
-    """The largest deviation of a head's gradient from its mean over the cells."""
-    M = M.clone().requires_grad_()
-    (C,) = torch.autograd.grad(head(M), M)
-    return float((C - C.mean((1, 2), keepdim=True)).abs().max())
-
-
-@exercise("what_guidance_does.4", tolerance=1e-4)
-def dropped_by_the_mean() -> Answers:
-    """R = Σ_k (C_k − λ_k) ⊙ M_k as a function of M and C."""
-    slips = {
-        "this is L + R: subtract the sum of Grad-CAM": equations.hires_cam,
-        "this is L, the part of the weights; R is the part that they drop": lambda M, C: equations.class_map(
-            M, C.mean((2, 3))
+        "R is above zero in cell a, but L is not: Grad-CAM is zero there, and so is the product": instead(
+            "a lifted"
         ),
-        "R is not rectified; the rectifier applies to L + R": lambda M, C: _deviation(M, C).relu(),
-        "both maps were rectified first; R is the difference of the sums": lambda M, C: (
-            equations.guidance_map(M, C) - equations.grad_cam(M, C)
-        ),
-        "this is the mean over the channels; Equation 3 takes it over the cells": lambda M, C: (
-            (C - C.mean(1, keepdim=True)) * M
-        ).sum(1),
-        "the sign is reversed: R uses C minus its mean": lambda M, C: -_deviation(M, C),
+        "in cell c the sum L + R is below zero, so the rectifier clears it": instead("c dimmed"),
+        "in cell d, R is negative but smaller than L: the cell keeps a part": instead("d cleared"),
+        "compare GMCAM with the square of Grad-CAM, not with Grad-CAM": _outcomes(L.relu(), S),
+        "these follow from the sign of R alone; the outcome depends on L, too": {
+            f"{cell} {'lifted' if r > 0 else 'dimmed'}"
+            for cell, r in zip("abcd", R.flatten().tolist(), strict=True)
+        },
+        "cell c is zero in GMCAM but not in Grad-CAM: guidance clears it": instead("c zero"),
     }
-    return Answers(_deviation, slips, tried_on=captured())
+    return Answers(right, slips)
 
 
-@exercise("what_guidance_does.5", tolerance=0.04)
+def gain(M: Tensor, C: Tensor) -> Tensor:
+    """The factor from Grad-CAM squared to GMCAM (N, h, w): ReLU(1 + R / L), and 0 where Grad-CAM is zero."""
+    L, R = _split(M, C)
+    return torch.where(L > 0, (1 + R / L).relu(), 0)
+
+
+def _maps_and_gradients() -> tuple[Tensor, Tensor]:
+    """Feature maps and gradient maps (2, 3, 4, 4), with every case in some cell."""
+    generator = torch.Generator().manual_seed(3)
+    M = torch.rand(2, 3, 4, 4, generator=generator, dtype=torch.double)
+    return M, torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.double)
+
+
+@exercise("what_guidance_does.2", tolerance=1e-4)
+def factor() -> Answers:
+    """The factor by which guidance multiplies each cell of Grad-CAM squared."""
+
+    def ratio(M: Tensor, C: Tensor) -> Tensor:
+        L, R = _split(M, C)
+        return R / L
+
+    def masked(M: Tensor, C: Tensor, factor: Tensor) -> Tensor:
+        return torch.where(_split(M, C)[0] > 0, factor, 0)
+
+    slips = {
+        "the rectifier is missing: where R is below −L the factor is zero": lambda M, C: masked(
+            M, C, 1 + ratio(M, C)
+        ),
+        "this is R / L; the factor is 1 where R is zero": lambda M, C: masked(M, C, ratio(M, C).relu()),
+        "where Grad-CAM is zero the factor is 0: two negative sums have a positive ratio": lambda M, C: (
+            1 + ratio(M, C)
+        ).relu(),
+        "this is the factor from Grad-CAM to GMCAM, the guidance map itself": lambda M, C: masked(
+            M, C, equations.guidance_map(M, C)
+        ),
+        "this is a difference; give the factor": lambda M, C: (
+            equations.gmcam(M, C) - equations.grad_cam(M, C) ** 2
+        ),
+        "this divides by Grad-CAM twice; the square contains it once more than GMCAM does": lambda M, C: (
+            masked(M, C, equations.guidance_map(M, C) / equations.grad_cam(M, C) ** 2)
+        ),
+    }
+    return Answers(gain, slips, tried_on=_maps_and_gradients())
+
+
+@cache
+def _captured(label: str = "cup", name: str = "collage-vgg", layer: str = "stage4") -> tuple[Tensor, Tensor]:
+    """Feature maps and gradient maps (1, K, h, w) of the chapter's scene, in float64."""
+    net, both = network(name), scene("cat", "cup", seed=15)
+    result = capture(net.module, net.prepare(both.image), net.class_index(label), layer)
+    return result.maps[layer].double(), result.gradients[layer].double()
+
+
+@exercise("what_guidance_does.3", tolerance=0.02)
 def cleared() -> Answers:
-    """The share of cells that Grad-CAM marks for the cat and the guidance map does not."""
-    M, C = captured()
-    base, guide = equations.grad_cam(M, C) > 0, equations.guidance_map(M, C) > 0
+    """The share of the cup's Grad-CAM that is in cells which guidance clears."""
 
-    def share(cells: Tensor) -> Tensor:
-        return cells.float().mean()
+    def share(M: Tensor, C: Tensor) -> Tensor:
+        L, R = _split(M, C)
+        return L.relu()[L + R <= 0].sum() / L.relu().sum()
 
+    L, R = _split(*_captured())
+    marked, gone = L > 0, L + R <= 0
     slips = {
-        "these are the cells that the guidance map marks and Grad-CAM does not": share(~base & guide),
-        "these are the cells that both mark": share(base & guide),
-        "this is a share of the cells that Grad-CAM marks; give the share of all": share(~guide[base]),
-        "this is the number of cells; divide by all cells": (base & ~guide).sum(),
-        "these are all cells that the guidance map does not mark, marked by Grad-CAM or not": share(~guide),
+        "this is a share of the cells that Grad-CAM highlights; add up their values": (
+            gone[marked].double().mean()
+        ),
+        "this is a share of all cells; add up the values of Grad-CAM": (gone & marked).double().mean(),
+        "this is the cat's": share(*_captured("cat")),
+        "these are the cells with R below zero: some of them are only dimmed": (
+            L.relu()[R < 0].sum() / L.relu().sum()
+        ),
+        "this is the part that guidance keeps": 1 - share(*_captured()),
+        "this is the layer before, stage3": share(*_captured(layer="stage3")),
     }
-    return Answers(share(base & ~guide), slips)
+    return Answers(share(*_captured()), slips)
+
+
+@exercise("what_guidance_does.4")
+def referee() -> Answers:
+    """The points of a referee's paragraph on a gain in the share inside."""
+    right = {"square", "one factor", "effect"}
+    slips = {
+        "the paragraph must ask for Grad-CAM squared, the share of the gain that needs no guidance": right
+        - {"square"},
+        "the paragraph must ask for the guidance map alone, squared: the product may add nothing to it": right
+        - {"one factor"},
+        "the paragraph must ask for the effect: the best share inside is not 1": right - {"effect"},
+        "the interval excludes zero by far; more scenes of these objects do not change the claim": right
+        | {"more scenes"},
+        "both maps are smoothed alike, by half a cell": right | {"smoothing"},
+        "no threshold enters the share inside": right | {"threshold"},
+    }
+    return Answers(right, slips)

@@ -1,15 +1,31 @@
-"""Answers to *The explorer*."""
+"""Answers to *Try your own photo*."""
 
-from gmcam import compare, explain
+from functools import cache
+
+from torch import Tensor
+
+from gmcam import Result, compare, explain
+from gmcam.lab import Scene, scene
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import cat_and_cup, network
+from gmcam.lab.exercises.common import network
 from gmcam.lab.frozen import METHODS_SHOWN
 
 
-@exercise("explorer.1", tolerance=0)
+@cache
+def _scene() -> Scene:
+    """The scene of the page's 96 maps."""
+    return scene("cat", "cup", seed=15)
+
+
+def _explained(label: str, method: str = "gmcam") -> Result:
+    """The map of a class at the last layer of ``collage-vgg``."""
+    return explain(network(), _scene().image, label, method=method)
+
+
+@exercise("own_photo.1", tolerance=0)
 def pixels_of_a_cell() -> Answers:
-    """A cell is a sixteenth of the image in each direction."""
-    width, height = cat_and_cup().image.size
+    """A cell is a sixteenth of the scene in each direction."""
+    width, height = _scene().image.size
     across, down = width // 16, height // 16
     slips = {
         "this counts pixels of the network's input, which is half as wide and half as high": 8 * 8,
@@ -19,12 +35,12 @@ def pixels_of_a_cell() -> Answers:
     return Answers(across * down, slips)
 
 
-@exercise("explorer.2", tolerance=0)
+@exercise("own_photo.2", tolerance=0)
 def strongest_cell() -> Answers:
     """Row and column of the raw map's maximum."""
 
     def peak(label: str) -> list[int]:
-        raw = explain(network(), cat_and_cup().image, label).raw[0]
+        raw = _explained(label).raw[0]
         return list(divmod(int(raw.argmax()), raw.shape[1]))
 
     row, column = peak("cup")
@@ -37,11 +53,11 @@ def strongest_cell() -> Answers:
     return Answers([row, column], slips)
 
 
-@exercise("explorer.3")
+@exercise("own_photo.3")
 def same_as_grad_cam() -> Answers:
     """Before global average pooling the gradient is flat, so averaging it loses nothing."""
     names = list(METHODS_SHOWN)
-    first, *others = compare(network("collage-resnet"), cat_and_cup().image, "cat", methods=names)
+    first, *others = compare(network("collage-resnet"), _scene().image, "cat", methods=names)
     same = {other.method for other in others if (other.maps - first.maps).abs().max() < 1e-3}
     slips = {
         "GMCAM is Grad-CAM's square there: the maximum is the same, the map is not": same | {"gmcam"},
@@ -53,9 +69,9 @@ def same_as_grad_cam() -> Answers:
     return Answers(same, slips)
 
 
-@exercise("explorer.4", tolerance=0)
+@exercise("own_photo.4", tolerance=0)
 def passes() -> Answers:
-    """One pass per class, for the four classes of the frozen explorer."""
+    """One pass per class, for the four classes of the 96 maps."""
     classes, layers, methods = 4, 4, len(METHODS_SHOWN)
     slips = {
         "all methods at a layer share the same feature maps and gradient maps": (classes * layers * methods),
@@ -63,3 +79,23 @@ def passes() -> Answers:
         "each class has a different gradient and needs its own pass": 1,
     }
     return Answers(classes, slips)
+
+
+@exercise("own_photo.5")
+def absent_flower() -> Answers:
+    """The ratio of two raw maxima, which scaling to the full range hides."""
+    cat, flower = (_explained(label, "guidance_map") for label in ("cat", "flower"))
+
+    def ratio(of_cat: Tensor, of_flower: Tensor) -> float:
+        return (of_cat / of_flower).item()
+
+    slips = {
+        "this is the flower's maximum divided by the cat's": ratio(flower.raw.max(), cat.raw.max()),
+        "these are the drawn maps, each scaled to its own maximum; take the raw ones": 1.0,
+        "this is the ratio of the sums; take the maxima": ratio(cat.raw.sum(), flower.raw.sum()),
+        "this is the ratio of the logits, not of the maps": ratio(cat.score[0], flower.score[0]),
+        "these are GMCAM's maxima; take the guidance map's": ratio(
+            _explained("cat").raw.max(), _explained("flower").raw.max()
+        ),
+    }
+    return Answers(ratio(cat.raw.max(), flower.raw.max()), slips)
