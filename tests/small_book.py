@@ -29,7 +29,7 @@ def small_book(source: Path, *pages: str) -> Path:
         if (ROOT / "book" / name).exists():
             shutil.copy(ROOT / "book" / name, source / "book")
     root, *others = ({"file": f"book/{page}"} for page in pages)
-    contents = {"format": "jb-book", "root": root["file"], "chapters": others}
+    contents = {"format": "jb-book", "root": root["file"], **({"chapters": others} if others else {})}
     (source / "_toc.yml").write_text(yaml.safe_dump(contents))
     return source
 

@@ -1,4 +1,6 @@
-"""The address of the published pages, derived from the repository's in ``_config.yml``.
+"""Addresses derived from the repository's in ``_config.yml``: of its files, and of the published pages.
+
+The role ``{source}`a test <tests/test_show.py>``` links a file of the repository.
 
 Links to pages in messages show a title, a description and a card (Open Graph), which need full addresses.
 The book's is ``html.baseurl``, or GitHub's pages of the repository where that is not set.
@@ -6,8 +8,19 @@ The book's is ``html.baseurl``, or GitHub's pages of the repository where that i
 
 from urllib.parse import urlsplit
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.util.docutils import ReferenceRole
+
+
+class Source(ReferenceRole):
+    """A link to a file of the repository, by its path."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        theme = self.config.html_theme_options
+        address = f"{theme['repository_url']}/blob/{theme['repository_branch']}/{self.target}"
+        return [nodes.reference(self.rawtext, self.title, refuri=address)], []
 
 
 def pages_of(repository: str) -> str:
@@ -35,5 +48,6 @@ def tell_address(_app: Sphinx, config: Config) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_role("source", Source())
     app.connect("config-inited", tell_address)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -40,8 +40,13 @@ def join(device: torch.device) -> Iterator[Processes]:
     if cuda := device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL sends from the current device
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(days=7))  # some wait long
-    yield Processes(dist.get_rank(), dist.get_world_size())
-    dist.destroy_process_group()  # not after an error: NCCL would wait for ranks that wait for this one
+    left = False
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size())
+        left = True
+    finally:
+        if left or not cuda:  # after an error, NCCL would wait for ranks that wait for this one
+            dist.destroy_process_group()
 
 
 def is_first() -> bool:

@@ -42,7 +42,7 @@ Text before a note.
 A note with some words, enough for several lines in the margin of a wide page.
 ```
 
-Text after the note, and a long equation:
+Text after the note, with {source}`a test <tests/book/test_layout.py>`, and a long equation:
 
 $$
 a_1 + a_2 + a_3 + a_4 + a_5 + a_6 + a_7 + a_8 + a_9 + a_{10} + a_{11} + a_{12} + a_{13} + a_{14} + a_{15} = b
@@ -205,6 +205,12 @@ def test_notes_stand_in_the_margin_of_wide_pages_only(page, width):
         assert note["width"] == 240 and note["x"] >= text["x"] + text["width"] + 16
     else:
         assert (note["x"], note["width"]) == (text["x"], text["width"])
+
+
+def test_a_file_of_the_repository_is_linked(page):
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
+    href = page.locator(".bd-article a", has_text="a test").get_attribute("href")
+    assert href == f"{repository['url']}/blob/{repository['branch']}/tests/book/test_layout.py"
 
 
 def test_objectives_are_one_line_of_text(page):

@@ -199,6 +199,12 @@ def test_the_first_code_cell_installs_the_module_in_colab_and_is_not_on_the_page
     assert first.source == COLAB
 
 
+def test_linked_files_of_the_repository_exist():
+    pages = [text(path) for path in NOTEBOOKS] + [path.read_text() for path in (ROOT / "book").glob("*.md")]
+    linked = re.findall(r"\{source\}`[^`<]+<([^>`]+)>`", "\n".join(pages))
+    assert linked and [path for path in linked if not (ROOT / path).exists()] == []
+
+
 def test_figure_names_differ_between_pages():
     names = [
         cell.metadata["mystnb"]["figure"]["name"]

@@ -79,11 +79,12 @@ def divided_maxima() -> Answers:
         return values >= values.amax(axes, keepdim=True)
 
     def max_map(M: Tensor, weights: Tensor) -> Tensor:
-        return (weighted(M, weights) * peaks(M)).sum(1)
+        shared = peaks(M) / peaks(M).sum((2, 3), keepdim=True)  # ties share a channel's maximum
+        return (weighted(M, weights) * shared).sum(1)
 
     weights = _classifier()[0][network("collage-resnet").class_index("flower")]
-    # Two images; the second is the first one upside down and half as strong.
-    M = torch.cat([_maps(), _maps().flip(2) / 2])
+    # Two images; the second is half as strong, and symmetric, so that maxima tie.
+    M = torch.cat([_maps(), _maps().maximum(_maps().flip(3)) / 2])
     slips = {
         "this is the class map of average pooling; of each channel only the maximum counts": (
             lambda M, w: weighted(M, w).sum(1)
@@ -102,6 +103,9 @@ def divided_maxima() -> Answers:
         ),
         "the map is rectified, but channels of negative weight count as well": (
             lambda M, w: max_map(M, w).relu()
+        ),
+        "a channel counts once for each of its maxima; divide its part by their number": (
+            lambda M, w: (weighted(M, w) * peaks(M)).sum(1)
         ),
         "the weights are missing": lambda M, w: max_map(M, torch.ones_like(w)),
     }

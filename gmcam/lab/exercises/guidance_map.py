@@ -1,4 +1,4 @@
-"""Answers to *The global guidance map: one weight a map, or one a cell?*."""
+"""Answers to *The global guidance map: one weight per channel, or one per cell?*."""
 
 from collections.abc import Sequence
 from functools import cache

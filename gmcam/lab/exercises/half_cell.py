@@ -68,7 +68,7 @@ def offset(layers: Layers) -> float:
 
 
 def _as_cells(layers: Layers) -> float:
-    return sum((k - 1) / 2 - p - (t - 1) / 2 for k, t, p in layers)
+    return sum((n - 1) / 2 - p - (s - 1) / 2 for n, s, p in layers)
 
 
 def _step_after(layers: Layers) -> float:
@@ -96,12 +96,12 @@ def _step(layers: Layers) -> int:
 
 @exercise("half_cell.3", tolerance=1e-6)
 def offsets() -> Answers:
-    """The sum over the layers of step × ((k − 1)/2 − p − (t − 1)/2)."""
+    """The sum over the layers of step × ((n − 1)/2 − p − (s − 1)/2)."""
     slips = {
         "the sign is reversed: subtract the square's middle from the field's": lambda layers: -offset(layers),
         "multiply each layer's distance by the step of its input, in pixels": _as_cells,
         "use the step before the layer; its own stride counts for later layers only": _step_after,
-        "subtract the middle of the square, (t − 1)/2": _without_square,
+        "subtract the middle of the square, (s − 1)/2": _without_square,
         "a pooling of 2 × 2 without padding adds nothing": lambda layers: -(_step(layers) - 1) / 2,
     }
     layers = [(7, 2, 3), (3, 2, 1), (3, 1, 1), (2, 2, 0), (5, 2, 2)]
