@@ -49,6 +49,12 @@ class Tab:
         self.page.close()
 
 
+# Waits for the end of all that moves from one state to another.
+TRANSITIONS = """() => Promise.all(document.getAnimations()
+    .filter((one) => one instanceof CSSTransition).map((one) => one.finished.catch(() => null)))
+    .then(() => null)"""
+
+
 def settle(page):
     """Wait until formulas and widgets stand, and the reader's photo has been explained."""
     page.wait_for_function("!window.MathJax?.startup || MathJax.startup.promise !== undefined")
@@ -64,6 +70,7 @@ def resize(page, width):
     """Give the window a width; returns by how much the page is wider, and how many blocks of code are cut."""
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(50)
+    page.evaluate(TRANSITIONS)  # the side bar slides
     wider = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     return wider, page.evaluate(f"{CUT}.length")
 
