@@ -9,6 +9,7 @@ from torch import Tensor
 from gmcam import Network, load
 from gmcam.capture import capture
 from gmcam.lab import Scene, scene
+from gmcam.outputs import Target
 
 
 @cache
@@ -29,3 +30,14 @@ def captured(label: str = "cat", name: str = "collage-vgg", layer: str = "stage4
     net = network(name)
     result = capture(net.module, net.prepare(cat_and_cup().image), net.class_index(label), layer)
     return result.maps[layer], result.gradients[layer]
+
+
+@cache
+def _undecided() -> Tensor:
+    return network().prepare(scene("cat", "cup", seed=15).image)
+
+
+def captured_for(target: Target) -> tuple[Tensor, Tensor]:
+    """Feature maps and gradient maps (1, K, h, w) of the scene of chapters 1 to 6, on `collage-vgg`."""
+    result = capture(network().module, _undecided(), target, "stage4")
+    return result.maps["stage4"], result.gradients["stage4"]

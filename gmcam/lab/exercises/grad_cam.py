@@ -1,31 +1,14 @@
 """Answers to *Grad-CAM*."""
 
-from functools import cache
-
 import torch
-from torch import Tensor
 
 from gmcam import equations
-from gmcam.capture import capture
-from gmcam.lab import scene
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import network
-from gmcam.outputs import Target
+from gmcam.lab.exercises.common import captured_for, network
 
 # The example of nine cells, (1, 2, 3, 3).
 M_SMALL = torch.tensor([[[[0, 1, 2], [0, 3, 1], [0, 0, 0]], [[1, 0, 0], [2, 0, 0], [3, 1, 0]]]]).double()
 C_SMALL = torch.tensor([[[[0, 0, 6], [0, 6, 3], [0, 0, 3]], [[-3, 0, 0], [-3, -3, 0], [0, 0, 0]]]]).double()
-
-
-@cache
-def _inputs() -> Tensor:
-    return network().prepare(scene("cat", "cup", seed=15).image)
-
-
-def _captured(target: Target) -> tuple[Tensor, Tensor]:
-    """Feature maps and gradient maps (1, K, h, w) of the chapter's scene."""
-    result = capture(network().module, _inputs(), target, "stage4")
-    return result.maps["stage4"], result.gradients["stage4"]
 
 
 @exercise("grad_cam.1")
@@ -41,11 +24,11 @@ def sure_of_it() -> Answers:
 def unchanged() -> set[str]:
     """The letters of the changes after which the scaled map is the same."""
     cat = network().class_index("cat")
-    M, C = _captured(cat)
+    M, C = captured_for(cat)
     changed = {
-        "a": equations.grad_cam(*_captured(lambda logits: 3 * logits[:, cat])),
-        "b": equations.grad_cam(*_captured(lambda logits: logits[:, cat] + 5)),
-        "c": equations.grad_cam(*_captured(lambda logits: -logits[:, cat])),
+        "a": equations.grad_cam(*captured_for(lambda logits: 3 * logits[:, cat])),
+        "b": equations.grad_cam(*captured_for(lambda logits: logits[:, cat] + 5)),
+        "c": equations.grad_cam(*captured_for(lambda logits: -logits[:, cat])),
         "d": equations.class_map(M, C.sum((2, 3))).relu(),
         "e": equations.class_map(M, C.abs().mean((2, 3))).relu(),
         "f": (C.mean((2, 3), keepdim=True) * M).relu().sum(1),
@@ -73,7 +56,7 @@ def invariances() -> Answers:
 @exercise("grad_cam.3", tolerance=1e-4)
 def difference_of_logits() -> Answers:
     """Weights (K,) of the difference cat − cup: the gradient is linear in the score."""
-    (_, cat), (_, cup) = (_captured(network().class_index(name)) for name in ("cat", "cup"))
+    (_, cat), (_, cup) = (captured_for(network().class_index(name)) for name in ("cat", "cup"))
     weights = equations.channel_weights(cat - cup)[0]
     slips = {
         "these are the cat's weights alone": equations.channel_weights(cat)[0],

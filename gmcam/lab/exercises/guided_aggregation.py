@@ -1,15 +1,10 @@
 """Answers to *Guided aggregation*."""
 
-from functools import cache
-
 from torch import Tensor
 
 from gmcam import equations
-from gmcam.capture import capture
-from gmcam.lab import scene
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import network
-from gmcam.outputs import Target
+from gmcam.lab.exercises.common import captured_for, network
 
 # Maps of exercise 1: values inside the object, and outside.
 CELLS = {
@@ -19,17 +14,6 @@ CELLS = {
     "d": ([4, 1, 1, 1], [3]),
     "e": ([2, 2, 2], [1, 1, 1, 1]),
 }
-
-
-@cache
-def _inputs() -> Tensor:
-    return network().prepare(scene("cat", "cup", seed=15).image)
-
-
-def _captured(target: Target) -> tuple[Tensor, Tensor]:
-    """Feature maps and gradient maps (1, K, h, w) of the chapter's scene."""
-    result = capture(network().module, _inputs(), target, "stage4")
-    return result.maps["stage4"], result.gradients["stage4"]
 
 
 def share(inside: list[int], outside: list[int], power: int = 1) -> float:
@@ -64,7 +48,7 @@ def squared() -> Answers:
 @exercise("guided_aggregation.2")
 def rectifiers() -> Answers:
     """Which rectifier is redundant: the inner one of GM or the outer one of Equation 6."""
-    M, C = _captured(network().class_index("cat"))
+    M, C = captured_for(network().class_index("cat"))
     weights, S = equations.channel_weights(C), equations.gmcam(M, C)
 
     def guided(guide: Tensor) -> Tensor:
@@ -86,7 +70,7 @@ def rectifiers() -> Answers:
 def twice_the_score() -> Answers:
     """The factor by which the raw map grows if the score is doubled: both factors of S double."""
     cat = network().class_index("cat")
-    once, twice = _captured(cat), _captured(lambda logits: 2 * logits[:, cat])
+    once, twice = captured_for(cat), captured_for(lambda logits: 2 * logits[:, cat])
     gmcam, grad_cam = (
         float(equation(*twice).max() / equation(*once).max())
         for equation in (equations.gmcam, equations.grad_cam)
