@@ -31,6 +31,7 @@ bias: logits of single objects on all backgrounds, honest and biased network; ``
 backgrounds: the removal effect on each of the nine backgrounds, for the first scenes; ``bare_answer`` and
     ``bare_probability``: the network's answer to the background alone.
 triples: of three objects' scenes the sums of the removal and of the addition effects, and Y(S) − Y(∅).
+chances: ``probability``, the target's, a group's being the sum over its classes: who is recognised.
 library: Pearson's r of every method's map with the exact effect map, on the first scenes and the last layer
     of collage-resnet; ``r_rectified``: of its positive values alone, taken before a finer map is averaged.
 repairs: HiResCAM's sum, mended step by step, for every class. ``zero``: Σ C ⊙ M over the object's own
@@ -407,6 +408,13 @@ def triples(seeds: int) -> Iterator[Row]:
                 yield row | {"total": y[0] - y[7]}
 
 
+def chances(seeds: int) -> Iterator[Row]:
+    for case in cases(LAYERS, seeds):
+        found = gmcam.explain(case.network, case.scene.image, case.targets, method="area").probability
+        for target, probability in zip(case.labels, found, strict=True):
+            yield case.about | {"target": target, "probability": probability}
+
+
 def library(seeds: int) -> Iterator[Row]:
     for case in cases(["collage-resnet"], 1):
         layer = LAST[case.network.name]
@@ -519,6 +527,7 @@ PARTS: dict[str, Callable[[int], Iterator[Row] | Iterator[tuple[str, Row]]]] = {
     "bias": bias,
     "backgrounds": backgrounds,
     "triples": triples,
+    "chances": chances,
     "library": library,
     "repairs": repairs,
     "pooling": pooling,

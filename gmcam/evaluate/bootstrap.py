@@ -18,7 +18,7 @@ def draws(names: Iterable[str], replicates: int = REPLICATES) -> dict[str, np.nd
 
 
 def bootstrap_weights(
-    images: Sequence[str] | None = None,
+    images: Sequence[object] | None = None,
     clusters: Sequence[Iterable[str]] | None = None,
     replicates: int = REPLICATES,
 ) -> np.ndarray:

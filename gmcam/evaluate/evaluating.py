@@ -45,11 +45,8 @@ def evaluate(network: Network, dataset: Dataset, choices: Choices, folder: Root,
             if not (folder / "run.json").exists():  # refuse now what fails on any image
                 noise = torch.rand(network.input_shape, generator=torch.Generator().manual_seed(0))
                 area = torch.ones(network.input_shape[1:], dtype=torch.bool)
-                measure(
-                    network,
-                    [Case("", "", next(iter(groups.values())), noise, area, area, area, torch.zeros(0, 4))],
-                    choices,
-                )
+                case = Case("", "", next(iter(groups.values())), noise, area, area, area, torch.zeros(0, 4))
+                measure(network, [case], choices)
             runs.begin(folder, network, dataset, choices, groups)
             return runs.missing(folder, len(blocks))
 

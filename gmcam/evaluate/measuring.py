@@ -136,10 +136,9 @@ def measure(network: Network, cases: Sequence[Case], choices: Choices) -> list[d
                 after = network.probabilities(images).gather(1, targets.unsqueeze(1)).squeeze(1)
                 values[f"{name}_drop"] = metrics.drop(before, after)
                 values[f"{name}_increase"] = metrics.increase(before, after)
-        step = {"steps": choices.steps} if choices.pixels is None else {"pixels": choices.pixels}
-        if any(step.values()):
-            step["chunk_size"] = 2 * choices.batch
-            areas = metrics.curves(network, inputs, targets, result.maps, **step)
+        how: Any = {"steps": choices.steps} if choices.pixels is None else {"pixels": choices.pixels}
+        if any(how.values()):
+            areas = metrics.curves(network, inputs, targets, result.maps, chunk_size=2 * choices.batch, **how)
             values |= {"insertion": areas.insertion_area, "deletion": areas.deletion_area}
         measured.append({name: value.tolist() for name, value in values.items()})
     return [

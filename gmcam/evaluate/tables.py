@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 COLUMNS = ["method", "metric", "value", "low", "high", "count", "units"]
+_STAR = """
+Star: p below 0.05 after Holm's adjustment for {} differences; unadjusted, chance alone would mark {:.3g}.
+"""
 KEYS = ["image", "label", "method"]  # identify a row of the records
 _ESCAPED = {"\\": r"\textbackslash ", "~": r"\textasciitilde ", "^": r"\textasciicircum "}
 _LATEX = str.maketrans({character: f"\\{character}" for character in "&%$#_{}"} | _ESCAPED)
@@ -61,9 +64,8 @@ def differences(
     base, others = frame[frame["method"] == reference], frame[frame["method"] != reference]
     paired = others.assign(**(others[names] - base[names].reindex(others.index))).reset_index()
     parts = _bootstrapped(paired, mean, names, clusters)
-    result = require("pandas", "evaluate").DataFrame(
-        [(*k, *v[:-1]) for k, v in parts.items()], columns=COLUMNS
-    )
+    rows = [(*key, *part[:-1]) for key, part in parts.items()]
+    result = require("pandas", "evaluate").DataFrame(rows, columns=COLUMNS)
     errors = np.array([part[-1] for part in parts.values()], float)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(result["value"] == 0, 0, result["value"].abs() / errors).astype(float)
@@ -132,13 +134,15 @@ def status(run: Run) -> dict[str, int]:
     return {name: int(counts.get(name, 0)) for name in ("measured", "unreadable", "no class", "failed")}
 
 
-def table(rows: DataFrame, signed: bool = False) -> DataFrame:
+def table(rows: DataFrame, signed: bool = False, clusters: str | None = "label") -> DataFrame:
     """``summary`` or ``differences`` for reading, a line per method; ``signed``: a plus if positive. A star:
-    p below 0.05 after Holm's adjustment. Without an interval, the value alone."""
+    p below 0.05 after Holm's adjustment. Without an interval, the cell says why: one class, with ``clusters``
+    as in ``summary``, or few images."""
     text, sign = "{0:{3}.3f} [{1:{3}.3f}, {2:{3}.3f}]{4}", "+" if signed else "-"
-    cells = []
+    cells, one = [], f"one {'class' if clusters == 'label' else clusters or 'image'}"
     for row in rows.itertuples():
-        form = "{0:{3}.3f}" if np.isnan(row.low) else text
+        why = f"{{0:{{3}}.3f}} ({one if row.units == 1 else 'few images'}: no interval)"
+        form = why if np.isnan(row.low) else text
         star = "*" if getattr(row, "p", 1) < 0.05 else ""
         cells.append(form.format(row.value, row.low, row.high, sign, star).replace("-", "−"))
     wide = rows.assign(text=cells).pivot(index="method", columns="metric", values="text").fillna("")
@@ -150,20 +154,20 @@ def table(rows: DataFrame, signed: bool = False) -> DataFrame:
 
 def write_tables(run: Run) -> Path:
     """Write the summary, and differences from GMCAM or the first method, as CSV, Markdown and LaTeX: of all
-    targets, and of those that are ``recognised``."""
-    folder, methods = run.folder / "tables", run.description["arguments"]["methods"]
+    targets, and of those that are ``recognised``. A line below the differences explains their stars."""
+    methods, mean = (run.description["arguments"][name] for name in ("methods", "mean"))
     reference = "gmcam" if "gmcam" in methods else methods[0]
-    folder.mkdir(exist_ok=True)
-    mean = run.description["arguments"]["mean"]
+    (folder := run.folder / "tables").mkdir(exist_ok=True)
     for suffix, records in (("", run.records()), ("-recognised", recognised(run))):
         if len(records):
             compared = differences(records, reference, mean)
             frames = {"summary": summary(records, mean), f"differences-from-{reference}": compared}
             for name, rows in ((name, rows) for name, rows in frames.items() if len(rows)):
                 wide, stem = table(rows, signed=name != "summary"), folder / (name + suffix)
+                note = _STAR.format(n, n / 20) if "p" in rows and (n := rows["p"].count()) else ""
                 rows.to_csv(f"{stem}.csv", index=False)
-                Path(f"{stem}.md").write_text(as_markdown(wide), "utf-8")
-                Path(f"{stem}.tex").write_text(as_latex(wide), "utf-8")
+                Path(f"{stem}.md").write_text(as_markdown(wide) + note, "utf-8")
+                Path(f"{stem}.tex").write_text(as_latex(wide) + note, "utf-8")
     return folder
 
 
@@ -184,8 +188,7 @@ def as_latex(wide: DataFrame) -> str:
 
 def in_order(metrics: Iterable[str]) -> list[str]:
     """Each metric once, those of ``METRICS`` first."""
-    names = dict.fromkeys(metrics)
-    return [*(name for name in METRICS if name in names), *(name for name in names if name not in METRICS)]
+    return sorted(dict.fromkeys(metrics), key=lambda name: [*METRICS, name].index(name))
 
 
 def _read(

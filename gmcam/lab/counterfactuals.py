@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,19 @@ SUMS = {
     "rectified": "rectified IG",
     "area": "object's area",
 }
+OTHERS = {  # of the target's class, then two that are not, and two that ignore the network
+    "hires_cam": "signed ledger",
+    "guidance_map": "guidance map",
+    "grad_cam": "*Grad-CAM",
+    "grad_cam_squared": "Grad-CAM squared",
+    "gmcam": "GMCAM",
+    "minus_grad_cam": "− Grad-CAM of the other class",
+    "minus_mask": "− mask of the other object",
+    "centred_blob": "centred blob",
+    "area": "noise",
+}
 FILLS = {
+    "road": "ROAD",
     "harmonic": "harmonic fill",
     "mean": "mean colour",
     "blur": "wide blur",
@@ -52,28 +65,42 @@ FILLS = {
 _CASE = ["first", "second", "seed", "target", "object"]
 
 
-def dot(rows: DataFrame, value: str, other: str | None = None, *, scenes: bool = False) -> Dot:
-    """A row of ``gmcam.lab.dots``: the mean of a column, or its Pearson correlation with an ``other`` one.
+def dot(
+    rows: DataFrame, value: str, other: str | None = None, *, scenes: bool = False, ratio: bool = False
+) -> Dot:
+    """A row of ``gmcam.lab.dots``: the mean of a column, or its Pearson correlation with an ``other`` one, or
+    the ``ratio`` of its mean to the other's.
 
     ``rows``: scenes of two objects, in the columns ``first``, ``second``, ``seed`` and ``target``. The 95 %
-    interval resamples the objects, crossed, or the ``scenes`` alone; the small dots are the targets.
+    interval resamples the objects crossed with the scenes, or the ``scenes`` alone; the small dots are the
+    targets.
     """
     columns = rows[[value] if other is None else [value, other]].to_numpy(float)
-    names = tuple(zip(rows["first"], rows["second"], rows["seed"], strict=True))
-    values = _statistic(_weights(names, scenes), columns)
+    statistic = _ratio if ratio else _statistic
+    values = statistic(scene_weights(rows, scenes=scenes), columns)
     low, high = interval(values)
     targets = rows["target"].to_numpy()
     each = [columns[targets == target] for target in dict.fromkeys(targets)]
-    clusters = [float(_statistic(np.ones((1, len(part))), part)[0, 0]) for part in each]
+    clusters = [float(statistic(np.ones((1, len(part))), part)[0, 0]) for part in each]
     return float(values[0, 0]), float(low[0]), float(high[0]), clusters
+
+
+def scene_weights(rows: DataFrame, *, scenes: bool = False) -> np.ndarray:
+    """Weights of ``gmcam.evaluate.bootstrap_weights`` that resample objects, crossed with scenes, or the
+    ``scenes`` alone: (replicates, n), for rows with the columns ``first``, ``second`` and ``seed``."""
+    return _weights(tuple(zip(rows["first"], rows["second"], rows["seed"], strict=True)), scenes)
 
 
 @lru_cache(maxsize=16)
 def _weights(names: tuple[tuple[str, str, int], ...], scenes: bool) -> np.ndarray:
-    """The weights of scenes, named by their objects and seed: (replicates, n)."""
-    if scenes:
-        return bootstrap_weights([f"{first} {second} {seed}" for first, second, seed in names])
-    return bootstrap_weights(None, [name[:2] for name in names])
+    images = [f"{first} {second} {seed}" for first, second, seed in names]
+    return bootstrap_weights(images, None if scenes else [name[:2] for name in names])
+
+
+def _ratio(weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The weighted mean of the first of two columns (n, 2) over that of the second: (replicates, 1)."""
+    first, second = bootstrap_means(weights, columns).T
+    return np.asarray(first / second)[:, None]
 
 
 def _statistic(weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -100,7 +127,7 @@ class Study:
     """Tables ``interventions_*.parquet`` in a ``folder``, and the rows of the chapter's figures.
 
     EfficientNet-Lite0's scenes show one cat and one cup, so its intervals resample scenes; all others
-    resample the eight objects. Raises ``FileNotFoundError`` where a table is missing.
+    resample the eight objects, crossed with the scenes. Raises ``FileNotFoundError`` for a missing table.
     """
 
     def __init__(self, folder: str | Path = ".") -> None:
@@ -126,6 +153,21 @@ class Study:
         effect = by_map["mask"]
         by_map["effect"] = effect.assign(r=1.0, inside=effect["effect_inside"])
         return {title: dot(by_map[name], column, scenes=network == LITE) for name, title in MAPS.items()}
+
+    def others(self, network: str, layer: str) -> dict[str, Dot]:
+        """Pearson's r of each map of the target's class with the effect map of the other object."""
+        by_map = dict(list(self.cases("maps", False, network=network, layer=layer).groupby("map")))
+        by_map["minus_mask"] = by_map["mask"].assign(r=-by_map["mask"]["r"])
+        return {title: dot(by_map[name], "r", scenes=network == LITE) for name, title in OTHERS.items()}
+
+    def known(self, network: str, layer: str, name: str) -> DataFrame:
+        """The cases of a map whose target has a probability of at least 0.2."""
+        return self._recognised(self.cases("maps", True, network=network, layer=layer, map=name), network)
+
+    def _recognised(self, rows: DataFrame, network: str) -> DataFrame:
+        chances = self.rows("chances", network=network).drop(columns="network")
+        rows = rows.merge(chances, on=_CASE[:4])
+        return rows[rows["probability"] >= 0.2]
 
     def gap(self, network: str, layer: str, name: str, rival: str) -> DataFrame:
         """Cases with ``gap``: the fidelity of a map minus that of a rival."""
@@ -160,6 +202,22 @@ class Study:
         grass = rows["background"] == "grass"
         return float(rows[column][grass].mean()), float(rows[column][~grass].mean())
 
+    def planted(self) -> dict[str, dict[str, Dot]]:
+        """Grass minus the other backgrounds, in logits: for each label the effect on its logit and on the
+        background's ledger, for the biased and the honest network. The interval resamples the scenes."""
+        rows = self.rows("bias")
+        columns, networks = {"logit": "effect", "background_32": "ledger"}, {BIASED: "biased", VGG: "honest"}
+        panels: dict[str, dict[str, Dot]] = {}
+        for (label, network), column in product(product(("flower", "cat", "person"), networks), columns):
+            part = rows[(rows["label"] == label) & (rows["network"] == network)]
+            wide = part.pivot(index="seed", columns="background", values=column)
+            gaps = (wide["grass"] - wide.drop(columns="grass").mean(axis=1)).to_numpy(float)
+            means = bootstrap_means(bootstrap_weights([str(seed) for seed in wide.index]), gaps[:, None])
+            (low,), (high,) = interval(means)
+            panel = panels.setdefault(label, {})
+            panel[f"{networks[network]}: {columns[column]}"] = (float(means[0, 0]), low, high, gaps)
+        return panels
+
     def numbers(self) -> dict[str, str]:
         """The numbers in the chapter's sentences, by name."""
         parts = (self._traces, self._effects, self._maps, self._others, self._bias, self._lite)
@@ -167,13 +225,13 @@ class Study:
 
     def _traces(self) -> dict[str, str]:
         trace = self.rows("trace", network=RESNET)
-        means = trace[["all", "without_target"]].mean()
-        numbers = {"trace_left": _percent(means.iloc[1] / means.iloc[0])}
-        means = self.rows("trace", network=VGG)[["all", "without_target"]].mean()
-        numbers["trace_left_vgg"] = _percent(means.iloc[1] / means.iloc[0])
-        numbers["trace_r"] = with_interval(dot(trace, "all", "removal"))
-        columns = ("all", "without_other")
-        return numbers | {f"trace_{column}": with_interval(dot(trace, column)) for column in columns}
+        numbers = {"trace_r": with_interval(dot(trace, "all", "removal"))}
+        numbers["trace_grows"] = with_interval(dot(trace, "without_other", "all", ratio=True))
+        for end, network in (("", RESNET), ("_vgg", VGG), ("_lite", LITE)):
+            rows = self.rows("trace", network=network)
+            left = dot(rows, "without_target", "all", ratio=True, scenes=network == LITE)
+            numbers[f"trace_left{end}"] = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * x for x in left[:3]))
+        return numbers
 
     def _effects(self) -> dict[str, str]:
         numbers = {}
@@ -213,6 +271,12 @@ class Study:
         shares["error"] = shares["inside"] - shares["effect_inside"]
         for name in ("grad_cam", "gmcam"):
             dots[f"error_{name}"] = dot(shares[shares["map"] == name], "error")
+        for name, network, layer in (
+            ("resnet", RESNET, "16x16"),
+            ("vgg", VGG, "16x16"),
+            ("lite", LITE, "14x14"),
+        ):
+            dots[f"known_{name}"] = dot(self.known(network, layer, "grad_cam"), "r", scenes=network == LITE)
         mean = FILLS["mean"]
         dots |= {"fill_resnet": self.fills(RESNET, False)[mean], "fill_lite": self.fills(LITE, False)[mean]}
         return {name: with_interval(each) for name, each in dots.items()}
@@ -233,15 +297,19 @@ class Study:
         numbers["guidance_ahead"] = str((by_object[1] > 0).sum())
         for end, layer, name, rival in (
             ("mask", "16x16", "grad_cam", "mask"),
+            ("guidance", "16x16", "guidance_map", "mask"),
             ("gain", "16x16", "gmcam", "grad_cam"),
             ("product", "16x16", "gmcam", "guidance_map"),
             ("finer", "32x32", "gmcam", "guidance_map"),
         ):
             gaps = self.gaps(VGG, layer, name, rival)
             numbers |= {key.replace("over", end).replace(" ", "_"): with_interval(gaps[key]) for key in gaps}
+        known = self._recognised(self.gap(VGG, "16x16", "grad_cam", "mask"), VGG)
+        numbers["mask_known"] = with_interval(dot(known, "gap"))
         claim = self.cases("sums", False, network=VGG, layer="32x32")
-        hits = (claim["signed_grad_cam"] * claim["removal"] > 0).mean()
-        numbers["claim_signs"] = _percent(hits)
+        numbers["claim_ledger"] = with_interval(dot(claim, "hires_cam", "removal", scenes=True))
+        for name, column in (("signs", "signed_grad_cam"), ("ledger_signs", "hires_cam")):
+            numbers[f"claim_{name}"] = _percent((claim[column] * claim["removal"] > 0).mean())
         for name, scenes in (("scenes", True), ("identities", False)):
             both = dot(claim, "signed_grad_cam", "removal", scenes=scenes)
             numbers[f"claim_{name}"] = with_interval(both)
@@ -249,11 +317,9 @@ class Study:
 
     def _bias(self) -> dict[str, str]:
         numbers = {}
-        for label in ("flower", "cat", "person"):
-            for whose, network in (("honest", VGG), ("biased", BIASED)):
-                for name, column in (("effect", "logit"), ("ledger", "background_32")):
-                    grass, elsewhere = self.on_grass(network, label, column)
-                    numbers[f"{whose}_{name}_{label}"] = _signed(grass - elsewhere)
+        for label, panel in self.planted().items():
+            for name, row in panel.items():
+                numbers[f"{name.replace(': ', '_')}_{label}"] = _signed(*row[:3])
         grass, elsewhere = self.on_grass(VGG, "flower", "background_16")
         return numbers | {"zero_grass": _signed(grass), "zero_elsewhere": _signed(elsewhere)}
 
@@ -262,10 +328,12 @@ class Study:
         other = self.cases("sums", False, network=LITE, layer="7x7")
         filled = self.cases("fills", False, network=LITE, fill="mean")[["estimate", "removal"]].mean()
         seven = self.rows("orders", network=LITE, layer="7x7").set_index("map")["other"]
-        library = self.cases("library", True).groupby("map")["r"].mean()
+        cases = self.cases("library", True)
+        library = cases.groupby("map")["r"].mean()
+        rivals = {name: dot(cases[cases["map"] == name], "r") for name in ("mask", "random_network", "edges")}
         by_mask = library.drop(["mask", "signed_grad_cam"]) < library["mask"]
         return {
-            "library_mask": f"{library['mask']:.2f}",
+            **{f"library_{name}": with_interval(each) for name, each in rivals.items()},
             "library_behind": str(by_mask.sum()),
             "library_all": str(len(by_mask)),
             "seven_ledger": f"{seven['hires_cam']:.2f}",
@@ -282,5 +350,6 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+def _signed(value: float, *ends: float) -> str:
+    text = f"{value:+.1f}" + (" [{:+.1f}, {:+.1f}]".format(*ends) if ends else "")
+    return text.replace("-", "\N{MINUS SIGN}")

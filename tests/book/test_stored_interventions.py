@@ -151,6 +151,18 @@ def test_fills_estimate_the_effect_on_the_other_class_less_well(network, study):
     assert r == pytest.approx(study, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("network", "own", "other"), [(VGG, 0.99, 0.93), (RESNET, 0.97, 0.85), (LITE, 0.95, 0.80)]
+)
+def test_roads_fill_is_as_near_as_inpainting_is(network, own, other):
+    """ROAD is not in the study: these are ours. It is a harmonic fill with diagonal neighbours, and noise."""
+    for whose, expected in ((True, own), (False, other)):
+        fills = STORED.cases("fills", whose, network=network).groupby("fill")
+        r = {fill: correlation(rows, "estimate") for fill, rows in fills}
+        assert r["road"] == pytest.approx(expected, abs=0.01)
+        assert r["road"] == pytest.approx(r["telea"], abs=0.03)
+
+
 def test_blurs_and_mirrored_pieces_remove_more_than_in_the_study():
     fills = STORED.cases("fills", True, network=RESNET).groupby("fill")
     r = {fill: correlation(rows, "estimate") for fill, rows in fills}

@@ -5,7 +5,17 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
 
-from gmcam.evaluate import at_best_threshold, differences, draws, holm, recognised, summary, table
+from gmcam.evaluate import (
+    Run,
+    at_best_threshold,
+    differences,
+    draws,
+    holm,
+    recognised,
+    summary,
+    table,
+    write_tables,
+)
 from gmcam.evaluate.measuring import DICE_AT
 
 
@@ -31,8 +41,39 @@ def test_an_interval_over_classes_is_wider_where_one_class_makes_the_difference(
     assert images["p"] < 0.05 < classes["p"]
     assert (images["units"], classes["units"]) == (60, 8)
     by_class = frame[frame["label"] == "d"]
-    alone = differences(by_class, "method 0", metrics=["score"]).iloc[0]
+    rows = differences(by_class, "method 0", metrics=["score"])
+    alone = rows.iloc[0]
     assert alone["units"] == 1 and np.isnan([alone["low"], alone["high"], alone["p"]]).all()
+    words = f"+{alone['value']:.3f} (one class: no interval)"
+    assert table(rows, signed=True).loc["method 1", "score"] == words
+
+
+@pytest.mark.parametrize(
+    ("images", "clusters", "why"), [(1, None, "one image"), (1, "label", "few images"), (9, None, "")]
+)
+def test_a_cell_without_an_interval_says_why(images, clusters, why):
+    frame = scores(np.random.default_rng(0).normal(-0.5, 0.02, (images, 8, 1)))
+    cell = table(summary(frame, metrics=["score"], clusters=clusters), clusters=clusters).iloc[0, 0]
+    assert cell.endswith(f" ({why}: no interval)" if why else "]") and cell.startswith("−0.")
+
+
+def test_a_line_below_the_differences_explains_their_stars(tmp_path, monkeypatch):
+    frame = scores(np.random.default_rng(1).normal(0, 0.02, (60, 8, 3)))
+    frame = frame[frame["image"].str[6:].astype(int) % 8 == frame["label"].map("abcdefgh".index)]  # one each
+    frame = frame.rename(columns={"score": "inside"}).assign(probability=1.0, rank=1)
+
+    def folder(records):
+        arguments = {"methods": ["method 0", "method 1", "method 2"], "mean": "micro"}
+        monkeypatch.setattr(Run, "records", lambda run: records)
+        return write_tables(Run(tmp_path, {"arguments": arguments}))
+
+    for kind in ("md", "tex"):
+        text = (folder(frame) / f"differences-from-method 0.{kind}").read_text()
+        line = "Star: p below 0.05 after Holm's adjustment for 2 differences; "
+        assert text.endswith(f"\n\n{line}unadjusted, chance alone would mark 0.1.\n")
+        assert "Star" not in (folder(frame) / f"summary.{kind}").read_text()
+        one_class = folder(frame[frame["label"] == "a"])
+        assert "Star" not in (one_class / f"differences-from-method 0.{kind}").read_text()  # no p
 
 
 def test_p_is_that_of_a_paired_t_test_adjusted_for_the_rows_of_the_table():

@@ -10,7 +10,19 @@ import pandas as pd
 import pytest
 
 from gmcam.lab import CLASSES
-from gmcam.lab.counterfactuals import FILLS, LITE, MAPS, RESNET, SUMS, VGG, Study, dot, with_interval
+from gmcam.lab.counterfactuals import (
+    BIASED,
+    FILLS,
+    LITE,
+    MAPS,
+    OTHERS,
+    RESNET,
+    SUMS,
+    VGG,
+    Study,
+    dot,
+    with_interval,
+)
 
 BOOK = Path(__file__).parents[2] / "book"
 STORED = Study(BOOK)
@@ -52,6 +64,37 @@ def test_two_columns_give_pearsons_r_for_all_rows_and_for_each_target():
     assert targets == pytest.approx(expected)
 
 
+def test_a_ratio_is_that_of_two_means():
+    rows = cases(lambda _, number: 1.0 + number % 3).assign(y=4.0)
+    value, low, high, targets = dot(rows, "x", "y", ratio=True)
+    assert value == pytest.approx(rows["x"].mean() / 4) and low < value < high
+    assert targets == pytest.approx([part["x"].mean() / 4 for _, part in rows.groupby("target", sort=False)])
+
+
+def test_grass_is_compared_with_the_mean_of_the_other_backgrounds(tmp_path):
+    rows = [
+        {"network": network, "label": label, "seed": seed, "background": background}
+        | {"logit": seed + 3 * (background == "grass"), "background_32": 5 - (background == "grass")}
+        for network in (BIASED, VGG)
+        for label in ("flower", "cat", "person")
+        for seed in range(6)
+        for background in ("grass", "brick", "sky")
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "interventions_bias.parquet")
+    panels = Study(tmp_path).planted()
+    assert list(panels) == ["flower", "cat", "person"]
+    for panel in panels.values():
+        assert [row[:3] for row in panel.values()] == [(3, 3, 3), (-1, -1, -1)] * 2
+        assert list(panel) == ["biased: effect", "biased: ledger", "honest: effect", "honest: ledger"]
+
+
+def test_known_cases_have_a_probability_of_a_fifth():
+    known, every = STORED.known(VGG, "16x16", "grad_cam"), STORED.cases("maps", True, network=VGG)
+    chances = STORED.rows("chances", network=VGG)
+    assert len(chances) == 336 and len(known) == (chances["probability"] >= 0.2).sum() > 100
+    assert set(known["map"]) == {"grad_cam"} and set(known.columns) > set(every.columns)
+
+
 def test_a_number_is_written_with_true_minus_signs():
     assert with_interval((-0.054, -0.2, 0.051, [])) == "−0.05 [−0.20, 0.05]"
 
@@ -77,6 +120,7 @@ def test_the_stored_tables_have_every_row_of_the_figures(network):
     panels = {
         tuple(MAPS.values()): STORED.maps(network, layer),
         tuple(FILLS.values()): STORED.fills(network, True),
+        tuple(OTHERS.values()): STORED.others(network, "7x7" if network == LITE else "16x16"),
     }
     if network != LITE:
         panels[tuple(SUMS.values())] = STORED.sums(network, False)
@@ -91,5 +135,7 @@ def test_every_number_that_the_chapter_names_is_there():
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     numbers, live = STORED.numbers(), set(re.findall(r'^glue\("(\w+)"', code, re.MULTILINE))
-    assert set(re.findall(r"\{glue:text\}`(\w+)`", text)) <= set(numbers) | live
+    begun = tuple(re.findall(r'^ *glue\(f"(\w+)\{', code, re.MULTILINE))  # names that end with a variable
+    named = {name for name in re.findall(r"\{glue:text\}`(\w+)`", text) if not name.startswith(begun)}
+    assert named <= set(numbers) | live
     assert not any("nan" in number for number in numbers.values())

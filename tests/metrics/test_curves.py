@@ -228,6 +228,38 @@ def test_curves_are_those_of_the_slow_loop(name, pixels, images, request):
     assert len({round(value, 6) for value in result.insertion.flatten().tolist()}) > 6
 
 
+@pytest.mark.parametrize("fill", ["zero", "blur", "road"])
+def test_both_tests_hide_pixels_by_the_same_fill(fill, flat_network, images):
+    """Step by step, from ``filled`` and ``blurred``: hidden by one fill in both orders."""
+    network, maps = gmcam.Network(flat_network, input_shape=(3, 8, 8)), torch.rand(3, 8, 8)
+    targets, ranks = [2, 0, 1], pixel_ranks(maps)
+    found = curves(network, images, targets, maps, pixels=16, fill=fill, chunk_size=5)
+    for step in range(5):
+        first = ranks < 16 * step
+        for curve, hidden in zip(on(found), (~first, first), strict=True):
+            if fill == "blur":
+                states = torch.where(hidden[:, None], blurred(images), images)
+            elif fill == "zero" or hidden.all():  # nothing to impute from
+                states = torch.where(hidden[:, None], 0, images)
+            else:
+                states = gmcam.metrics.filled(images, hidden, "road")
+            with torch.no_grad():
+                expected = flat_network(states).softmax(1)[range(3), targets]
+            assert torch.allclose(curve[:, step], expected, rtol=1e-6)
+    assert torch.equal(found.insertion[:, 0], found.deletion[:, -1])
+    assert torch.equal(found.insertion[:, -1], found.deletion[:, 0])
+
+
+def test_without_a_fill_insertion_is_on_the_blur_and_deletion_into_zeros(flat_network, images):
+    network, maps = gmcam.Network(flat_network, input_shape=(3, 8, 8)), torch.rand(3, 8, 8)
+    rise, blur, zero = (
+        curves(network, images, [2, 0, 1], maps, steps=4, fill=f) for f in (None, "blur", "zero")
+    )
+    assert torch.equal(rise.insertion, blur.insertion)
+    assert torch.allclose(rise.deletion, zero.deletion)
+    assert not torch.allclose(rise.insertion, zero.insertion)
+
+
 def test_neither_chunks_nor_company_nor_order_change_anything(flat_network, images):
     network, maps = gmcam.Network(flat_network, input_shape=(3, 8, 8)), torch.rand(3, 8, 8)
     targets = torch.tensor([2, 0, 1])
@@ -333,6 +365,7 @@ def test_no_images_give_no_curves(flat_network, images):
         ({"target": [0, -1, 1]}, "expected a class from 0 to 2, got -1"),
         ({"pixels": 0}, "for pixels, got 0"),
         ({"steps": 0}, "for steps, got 0"),
+        ({"fill": "grey"}, "expected fill to be zero, blur, road or None, got 'grey'"),
         ({"chunk_size": 0}, "for chunk_size, got 0"),
     ],
 )

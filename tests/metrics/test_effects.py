@@ -241,6 +241,52 @@ def test_a_plain_background_is_restored():
     assert torch.allclose(metrics.filled(spoiled, masks, "harmonic"), ramp, atol=1e-5)
 
 
+def noise_of(shape):
+    """ROAD's noise: drawn with seed 0, the same for every image and mask."""
+    return 0.01 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_road_is_a_dense_solution_of_its_equations_at_borders_too():
+    """Pixel by pixel: a direct neighbour weighs ⅙, a diagonal one 1/12, those outside do not count."""
+    inputs = torch.rand(1, 2, 6, 7, generator=torch.Generator().manual_seed(1)).double()
+    masks = torch.rand(1, 6, 7, generator=torch.Generator().manual_seed(2)) < 0.6
+    masks[0, 0, 0], masks[0, 5, :3], masks[0, 3, 3] = True, True, False
+    hidden = [tuple(place) for place in masks[0].nonzero().tolist()]
+    matrix, right = np.zeros((len(hidden), len(hidden))), np.zeros((len(hidden), 2))
+    for row, (y, x) in enumerate(hidden):
+        for down, along in ((a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b):
+            place, weight = (y + down, x + along), 1 / 6 if 0 in (down, along) else 1 / 12
+            if not (0 <= place[0] < 6 and 0 <= place[1] < 7):
+                continue
+            matrix[row, row] += weight
+            if place in hidden:
+                matrix[row, hidden.index(place)] -= weight
+            else:
+                right[row] += weight * inputs[0, :, place[0], place[1]].numpy()
+    solution = torch.from_numpy(np.linalg.solve(matrix, right)).T + noise_of((2, 6, 7)).double()[:, masks[0]]
+    assert torch.allclose(metrics.filled(inputs, masks, "road")[0][:, masks[0]], solution, atol=1e-9)
+    assert not torch.allclose(metrics.filled(inputs, masks, "harmonic")[0][:, masks[0]], solution, atol=0.02)
+
+
+def test_road_on_one_pixel_is_the_weighted_mean_of_eight():
+    inputs, masks = torch.rand(1, 3, 3, 3).double(), torch.zeros(1, 3, 3, dtype=torch.bool)
+    masks[0, 1, 1] = True
+    weights = torch.tensor([[1.0, 2, 1], [2, 0, 2], [1, 2, 1]]).double() / 12
+    expected = (inputs[0] * weights).sum((1, 2)) + noise_of((3, 3, 3))[:, 1, 1]
+    assert torch.allclose(metrics.filled(inputs, masks, "road")[0, :, 1, 1], expected)
+
+
+def test_road_restores_a_ramp_inside_the_image_up_to_its_noise():
+    rows, columns = torch.meshgrid(torch.arange(12.0), torch.arange(15.0), indexing="ij")
+    ramp = (0.3 * rows - 0.2 * columns + 1).expand(2, 3, 12, 15).clone()
+    masks = torch.zeros(2, 12, 15, dtype=torch.bool)
+    masks[0, 3:8, 4:13], masks[1, 6:10, 1:4] = True, True
+    found = metrics.filled(ramp.masked_fill(masks[:, None], 9), masks, "road")
+    expected = ramp + noise_of((3, 12, 15)) * masks[:, None]
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert 0.008 < (found - ramp)[masks[:, None].expand_as(ramp)].std() < 0.012
+
+
 def test_on_a_collage_the_object_moves_its_own_class_up():
     network, scene = gmcam.load("collage-resnet"), gmcam.lab.scene("cat", "cup", seed=0)
     without = scene.without("cat").image
@@ -267,6 +313,7 @@ def test_on_a_collage_the_object_moves_its_own_class_up():
         (lambda n, x: metrics.fidelity(x[:, 0], x[:1, 0]), "expected maps"),
         (lambda n, x: metrics.fidelity(x, x), "expected maps"),
         (lambda n, x: metrics.filled(x, x[:, 0] > 9, "grey"), "expected fill to be one of mean, harmonic"),
+        (lambda n, x: metrics.filled(x, x[:, 0] < 9e9, "road"), "expected masks that leave pixels outside"),
         (lambda n, x: metrics.filled(x, x[:, 0]), "expected inputs .* and bool masks"),
         (lambda n, x: metrics.filled(x, x[:, 0] < 9e9), "expected masks that leave pixels outside"),
     ],
