@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from gmcam._extras import require
@@ -26,12 +26,14 @@ try:
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.figure import Figure
     from matplotlib.text import Text
+    from matplotlib.transforms import BboxTransformFrom
 except ModuleNotFoundError:
     require("matplotlib", "plot")
     raise
 
 Panel = Image.Image | np.ndarray | Tensor
 Panels = Sequence[Panel | None]
+Words = Sequence[str]
 (INK,), (SOFT,), (LINE,) = (colours()[role] for role in ("ink", "soft", "line"))
 # Inches of 96 pixels: the book's text, its text and margin, and a phone. Letters of 9 points have 12 pixels.
 TEXT, WIDE, PHONE = 7.34, 10.2, 3.6
@@ -44,19 +46,24 @@ class InlineFigure(Figure):
     ``stacked`` draws it for a phone, with panels below each other: the JPEG in a cell's output."""
 
     stacked: Callable[[], InlineFigure] | None = None
-    trimmed = True  # of its empty margin, for which matplotlib draws it twice
+    trimmed = True  # of its empty margin
 
     def _repr_png_(self) -> bytes:
-        kind = "photographs" if any(axes.images for axes in self.axes) else "chart"
-        return self._saved("png", metadata={"Description": kind})  # dark pages invert charts
+        return self._saved("png")
 
     def _repr_jpeg_(self) -> bytes | None:
-        return self.stacked()._saved("jpeg", pil_kwargs={"quality": 90}) if self.stacked else None
+        return self.stacked()._saved("jpeg") if self.stacked else None
 
-    def _saved(self, kind: str, **options: Any) -> bytes:
+    def _saved(self, kind: str) -> bytes:
+        """The file. Its description tells dark pages where photographs are: x₀ y₀ x₁ y₁, %, from below."""
         buffer = io.BytesIO()
-        options |= {"bbox_inches": "tight", "pad_inches": _PAD} if self.trimmed else {}
-        self.savefig(buffer, format=kind, **options)
+        self.draw_without_rendering()
+        shown = self.get_tightbbox().padded(_PAD) if self.trimmed else self.bbox_inches
+        place = self.dpi_scale_trans.inverted() + BboxTransformFrom(shown)
+        kept = [ax.bbox for ax in self.axes if any(len(image.get_shape()) == 3 for image in ax.images)]
+        boxes, exif = (100 * place.transform_bbox(box).extents for box in kept), Image.Exif()
+        exif[ExifTags.Base.ImageDescription] = ", ".join(" ".join(map("{:.2f}".format, box)) for box in boxes)
+        self.savefig(buffer, format=kind, bbox_inches=shown, pil_kwargs={"exif": exif, "quality": 90})
         # Each text keeps the canvas it was last drawn on, megabytes of pixels, alive: replace it by a pixel.
         pixel = RendererAgg(1, 1, self.dpi)  # type: ignore[no-untyped-call]
         for text in self.findobj(Text):
@@ -204,10 +211,10 @@ def _target(result: Result, index: int) -> str:
 
 def grid(
     panels: Panels,
-    titles: Sequence[str] = (),
+    titles: Words = (),
     columns: int = 4,
     bar: str = "",
-    rows: Sequence[str] = (),
+    rows: Words = (),
     ramp: str = "activity",
 ) -> InlineFigure:
     """Arrange panels in rows: images, (H, W, 3) arrays, and (h, w) maps, which share one colour scale.
@@ -227,14 +234,7 @@ def grid(
 
 
 def _grid(
-    panels: Panels,
-    titles: Sequence[str],
-    columns: int,
-    bar: str,
-    rows: Sequence[str],
-    ramp: str,
-    width: float,
-    most: int,
+    panels: Panels, titles: Words, columns: int, bar: str, rows: Words, ramp: str, width: float, most: int
 ) -> InlineFigure:
     """A grid in a figure of at most ``width`` inches, with at most ``most`` columns side by side."""
     arrays = [None if panel is None else as_array(panel) for panel in panels]

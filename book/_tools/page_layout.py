@@ -3,8 +3,8 @@
 - The objectives become one line of text: minutes, what is needed, what the reader will be able to do.
 - Each exercise becomes a card: its question, the cell of the answer, and the solution folded in one.
 - A folded cell has a name, and says how many lines it has. It stands below the figure that it draws.
-- A figure is as wide as its file says; one that is wider than the text reaches into the margin. A chart
-  without photographs has a class of its own, by which dark pages invert it.
+- A figure is as wide as its file says; one that is wider than the text reaches into the margin. Dark pages
+  invert it, and lay its photographs over it as they are, cut out of a second copy.
 - The buttons above the page become one menu.
 
 ``_static/page.css`` and ``_static/page.js`` do the rest.
@@ -16,7 +16,7 @@ from typing import Any
 
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -42,7 +42,7 @@ class Exercise(nodes.General, nodes.Element):
 
 
 class ObjectivesLine(SphinxTransform):
-    """Turns the box of objectives into a line: *25 minutes · needs CAM · you can do this; do that*."""
+    """Turns the box of objectives into a line: *25 minutes · needs CAM · do this; do that*."""
 
     default_priority = 800
 
@@ -60,8 +60,7 @@ def objectives_line(goals: nodes.Element, last: nodes.Element) -> nodes.paragrap
     line += without_stop(needs)
     for number, item in enumerate(goals.children):
         first, *rest = without_stop(written(item[0]))
-        again = "You can " if number else ""  # said once
-        goal = first.astext().removeprefix(again)
+        goal = first.astext().removeprefix("You can ")
         line += nodes.Text(("; " if number else " · ") + goal[0].lower() + goal[1:])
         line += rest
     return line
@@ -159,7 +158,8 @@ class FoldsBelow(SphinxPostTransform):
 
 
 class FigureLooks(SphinxPostTransform):
-    """Shows the figures of cells at the size of their resolution, 96 pixels an inch, and marks charts."""
+    """Shows the figures of cells at the size of their resolution, 96 pixels an inch, and prepares them for
+    dark pages."""
 
     default_priority = 190
     formats = ("html",)
@@ -168,15 +168,50 @@ class FigureLooks(SphinxPostTransform):
         outputs = [
             node for node in self.document.findall(nodes.container) if "cell_output" in node["classes"]
         ]
-        for image in (image for output in outputs for image in output.findall(nodes.image)):
+        for image in [image for output in outputs for image in output.findall(nodes.image)]:
             path = Path(self.env.srcdir, image["uri"])
             width = own_width(path)
-            if is_chart(path):
-                image["classes"].append("gmcam-chart")
             if width and "width" not in image:
                 image["width"] = f"{width}px"
                 if width > TEXT and isinstance(image.parent, nodes.figure):
                     image.parent["classes"].append(WIDE)
+            boxes = [photographs(Path(self.env.srcdir, file)) for file in (path, image.get("stacked", path))]
+            if boxes[0] is not None:
+                image["classes"].append("gmcam-chart")
+            if boxes[0]:
+                add_photographs(image, [cut_out(each or []) for each in boxes])
+
+
+def add_photographs(image: nodes.image, shapes: list[str]) -> None:
+    """Add a copy of the image, or of the ``picture`` around it, that dark pages cut to its photographs:
+    ``shapes`` of the PNG and of the JPEG for narrow pages."""
+    parent, at = image.parent, image.parent.index(image)
+    around = "stacked" in image  # the tags of the picture
+    shown = parent.children[at - around : at + 1 + around]
+    copies = [node.deepcopy() for node in shown]
+    copies[around]["classes"] = ["gmcam-photographs"]
+    copies[around]["alt"] = ""
+    style = "; ".join(f"--{name}: {shape}" for name, shape in zip(("wide", "narrow"), shapes, strict=True))
+    opening, closing = f'<span class="gmcam-drawn" style="{style}">', "</span>"
+    tags = [nodes.raw("", tag, format="html") for tag in (opening, closing)]
+    parent[at - around : at + 1 + around] = [tags[0], *shown, *copies, tags[1]]
+
+
+def cut_out(boxes: list[list[float]]) -> str:
+    """CSS's polygon around boxes: to the corner of each and around it, and back over all corners, so that
+    what lies between the boxes has no area.
+
+    >>> cut_out([[0, 10, 50, 100]])
+    'polygon(0% 90%, 0% 0%, 50% 0%, 50% 90%, 0% 90%, 0% 90%)'
+    """
+    corners = [(left, 100 - bottom) for left, bottom, _, _ in boxes]
+    around = [
+        (x, 100 - y)
+        for left, bottom, right, top in boxes
+        for x, y in ((left, bottom), (left, top), (right, top), (right, bottom), (left, bottom))
+    ]
+    points = around + corners[::-1]
+    return f"polygon({', '.join(f'{x:g}% {y:g}%' for x, y in points)})"
 
 
 def own_width(path: Path) -> int | None:
@@ -188,13 +223,16 @@ def own_width(path: Path) -> int | None:
         return None
 
 
-def is_chart(path: Path) -> bool:
-    """Whether ``gmcam.show.InlineFigure`` has said in the file that it shows no photograph."""
+def photographs(path: Path) -> list[list[float]] | None:
+    """Where ``gmcam.show.InlineFigure`` says that the file's photographs are; None for another file."""
     try:
         with Image.open(path) as image:
-            return image.info.get("Description") == "chart"
+            note = image.getexif().get(ExifTags.Base.ImageDescription)
     except (OSError, UnidentifiedImageError):
-        return False
+        return None
+    return (
+        None if note is None else [[float(edge) for edge in box.split()] for box in note.split(", ") if box]
+    )
 
 
 def one_menu(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: object) -> None:
@@ -208,6 +246,12 @@ def one_menu(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], 
         button.pop("classes", None)
     menu = {"type": "group", "tooltip": "Run, download, print", "label": "page-menu", "buttons": buttons}
     context["header_buttons"] = [{**menu, "icon": "fas fa-ellipsis-vertical"}] if buttons else []
+
+
+def silent_copies(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: object) -> None:
+    """Mark the copies of figures for dark pages as decoration, which docutils cannot say of an image."""
+    copy = 'alt="" class="gmcam-photographs"'
+    context["body"] = context.get("body", "").replace(copy, f'role="presentation" {copy}')
 
 
 def visit_objectives(self: SphinxTranslator, node: Objectives) -> None:
@@ -241,5 +285,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
         app.add_transform(transform)
     for transform in (FoldNames, FoldsBelow, FigureLooks):
         app.add_post_transform(transform)
+    app.connect("html-page-context", silent_copies)
     app.connect("html-page-context", one_menu, priority=900)  # after the theme has listed its buttons
     return {"parallel_read_safe": True, "parallel_write_safe": True}

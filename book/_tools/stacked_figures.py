@@ -34,6 +34,7 @@ class Pictures(SphinxPostTransform):
         wide = (own_width(Path(self.env.srcdir, image["uri"])) or 0) > TEXT
         opening = f'<picture class="gmcam-stacked{" gmcam-wide" * wide}"><source media="(max-width: '
         opening += f'{NARROW[wide]}px)" srcset="{posixpath.join(folder, name)}">'
+        image["stacked"] = stacked  # page_layout asks
         at = image.parent.index(image)
         image.parent.insert(at, nodes.raw("", opening, format="html"))
         image.parent.insert(at + 2, nodes.raw("", "</picture>", format="html"))

@@ -53,20 +53,22 @@ def tile(
     )
 
 
-def rows(values: Mapping[str, tuple[float, float, float]], words: str) -> str:
-    """Dots with intervals, one below the other, from 0 to the largest end: name → share, low, high.
+def rows(values: Mapping[str, tuple[float, float, float, Sequence[float]]], words: str) -> str:
+    """Dots with intervals, one below the other, from 0 to the largest: name → share, low, high, and the
+    shares of single clusters, drawn small.
 
     ``words``: the alternative text. Names that start with ``*`` are bold.
     """
-    largest = max(high for _, _, high in values.values())
+    largest = max(max((high, *small)) for _, _, high, small in values.values())
     lines = ""
     for name, numbers in values.items():
-        value, low, high = (100 * number / largest for number in numbers)
+        value, low, high, *small = (100 * number / largest for number in (*numbers[:3], *numbers[3]))
+        clusters = "".join(f'<s style="left:{each:.1f}%"></s>' for each in small)
         bold = ' class="gmcam-bold"' * name.startswith("*")
         lines += (
             f"<span{bold}>{escape(name.removeprefix('*'))}</span>"
             f'<span class="gmcam-track"><i style="left:{low:.1f}%;right:{100 - high:.1f}%"></i>'
-            f'<b style="left:{value:.1f}%"></b></span>'
+            f'{clusters}<b style="left:{value:.1f}%"></b></span>'
             f"<span{bold}>{100 * numbers[0]:.0f}\N{NO-BREAK SPACE}%</span>"
         )
     return f'<span class="gmcam-rows" role="img" aria-label="{escape(words)}">{lines}</span>'

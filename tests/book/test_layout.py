@@ -12,7 +12,7 @@ import pytest
 import yaml
 from browsing import OPEN, STILL, WIDTHS, Tab, resize, server, settle, violations
 from nbformat import v4, write
-from page_layout import is_chart
+from page_layout import cut_out, photographs
 from PIL import Image
 
 from gmcam.lab.pictures import dots
@@ -216,7 +216,7 @@ def test_a_file_of_the_repository_is_linked(page):
 def test_objectives_are_one_line_of_text(page):
     resize(page, 1440)
     line = page.locator(".gmcam-objectives")
-    words = "25 minutes · needs Another page, derivatives · you can say this; do that; you know both"
+    words = "25 minutes · needs Another page, derivatives · say this; do that; you know both"
     assert line.inner_text() == words and line.locator("a").get_attribute("href") == "other.html"
     assert line.bounding_box()["height"] < 30
     assert page.locator(".admonition").count() == 0
@@ -295,10 +295,28 @@ def test_pages_are_accessible_and_have_their_colours(page, axe, scheme):
     assert style(page, ".cell_output img", "padding") == "0px"
 
 
-def test_dark_pages_know_charts_from_photographs(tmp_path):
-    photograph = grid([np.zeros((8, 8, 3), np.uint8)])
-    shown = {"chart": dots({"share": {"a": (1, 0, 2, ())}}), "photograph": photograph}
+def test_dark_pages_know_where_a_figures_photographs_are(tmp_path):
+    photograph = np.full((8, 8, 3), 9, np.uint8)
+    shown = {"chart": dots({"share": {"a": (1, 0, 2, ())}}), "both": grid([photograph, None, photograph])}
     for name, figure in shown.items():
         (tmp_path / name).write_bytes(figure._repr_png_())
+    (tmp_path / "stacked").write_bytes(shown["both"]._repr_jpeg_())
     (tmp_path / "other").write_bytes(b"no image")
-    assert [name for name in (*shown, "other") if is_chart(tmp_path / name)] == ["chart"]
+    assert photographs(tmp_path / "other") is None and photographs(tmp_path / "chart") == []
+    for name in ("both", "stacked"):
+        with Image.open(tmp_path / name) as image:
+            pixels = np.asarray(image.convert("L"))
+        marked = np.zeros_like(pixels, bool)
+        for box in photographs(tmp_path / name):
+            left, bottom, right, top = np.asarray(box) / 100 * [*pixels.shape[::-1], *pixels.shape[::-1]]
+            rows = slice(round(len(pixels) - top), round(len(pixels) - bottom))
+            marked[rows, round(left) : round(right)] = True
+        wrong = (pixels < 128) != marked
+        assert marked.mean() > 0.1 and wrong.sum() <= 2 * sum(pixels.shape)  # a pixel's width of the edges
+
+
+def test_the_cut_out_covers_each_box_and_nothing_between():
+    shape = cut_out([[0, 50, 50, 100], [60, 0, 100, 40], [80, 80, 90, 90]])
+    corners = [tuple(map(float, point.replace("%", "").split())) for point in shape[8:-1].split(", ")]
+    area = sum(x * v - u * y for (x, y), (u, v) in zip(corners, [*corners[1:], corners[0]], strict=True)) / 2
+    assert area == 50 * 50 + 40 * 40 + 10 * 10

@@ -686,7 +686,7 @@ def logits_of(network, pixels):
 
 
 @pytest.mark.parametrize("name", ["collage-resnet", "collage-vgg"])
-def test_a_covered_image_is_predicted_and_measured_as_in_python(browser, address, name):
+def test_a_covered_image_is_forecast_and_measured_as_in_python(browser, address, name):
     """Three experiments with three fills: masks, pixels, the sum of the ledger, and PyTorch's logits."""
     network = gmcam.load(name)
     with Photo(browser, address) as tab:
@@ -735,7 +735,7 @@ def test_a_covered_image_is_predicted_and_measured_as_in_python(browser, address
                     assert found.other.mask.sum() == min(found.mask.sum(), found.mask.size - found.mask.sum())
                     assert not (found.other.mask & found.mask).any()
                     assert np.abs(found.other.logits - logits_of(network, found.other.pixels)).max() < 1e-3
-                    assert "the network" in tab.part("verdict").inner_text()
+                    assert "The measurement" in tab.part("verdict").inner_text()
         assert tab.part("lesson").inner_text().startswith("Here the map ")
         assert tab.complaints == []
 

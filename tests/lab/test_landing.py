@@ -47,18 +47,18 @@ def test_a_tile_lies_on_the_pale_image_and_outlines_objects():
     assert dashes == [None, "4 3"]
 
 
-def test_rows_end_at_the_largest_interval_and_write_their_value():
-    shares = {"first": (0.2, 0.1, 0.3), "*second & last": (0.3, 0.25, 0.4)}
+def test_rows_end_at_the_largest_end_or_cluster_and_write_their_value():
+    shares = {"first": (0.2, 0.1, 0.3, ()), "*second & last": (0.3, 0.25, 0.35, (0.1, 0.4))}
     root = ElementTree.fromstring(rows(shares, "words"))
     assert root.attrib["aria-label"] == "words"
     written = [part.text for part in root if part.text]
     assert written == ["first", "20\xa0%", "second & last", "30\xa0%"]
     places = [
-        (bar.attrib["style"], dot.attrib["style"]) for bar, dot in root.findall("*[@class='gmcam-track']")
+        tuple(part.attrib["style"] for part in track) for track in root.findall("*[@class='gmcam-track']")
     ]
     assert places == [
         ("left:25.0%;right:25.0%", "left:50.0%"),
-        ("left:62.5%;right:0.0%", "left:75.0%"),
+        ("left:62.5%;right:12.5%", "left:25.0%", "left:100.0%", "left:75.0%"),
     ]
     bold = [part.text for part in root if part.attrib.get("class") == "gmcam-bold"]
     assert bold == ["second & last", "30\xa0%"]

@@ -18,7 +18,7 @@ test("an axis has all known values and 0 on it", () => {
 
 test("which of two areas counts more, by the ledger and by the network", () => {
   const own = { held: 2, change: -3 };
-  assert.match(comparison(own, { held: 1, change: -0.5 }), /more than .* agrees: −3.00 logits against −0.50\.$/);
+  assert.match(comparison(own, { held: 1, change: -0.5 }), /more than .* agrees: −3.00 logits, compared with −0.50\.$/);
   assert.match(comparison(own, { held: 1, change: -4 }), /more than .* disagrees: /);
   assert.match(comparison(own, { held: 5, change: -4 }), /less than .* agrees: /);
   for (const other of [undefined, { held: 1 }]) assert.match(comparison(own, other), /is running/);

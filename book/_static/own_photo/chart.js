@@ -1,10 +1,10 @@
-// Small bars with their values beside them: predictions pale, measurements dark.
+// Small bars with their values next to them: forecasts pale, measurements dark.
 
 import { create } from "./entries.js";
 
 /**
  * A value, which is undefined until it has been measured.
- * @typedef {{label: string, value: number | undefined, text: string, kind: "predicted" | "measured"}} Bar
+ * @typedef {{label: string, value: number | undefined, text: string, kind: "forecast" | "measured"}} Bar
  */
 
 /**

@@ -1,4 +1,4 @@
-// Covering part of an image: what is put in its place, and what the signed ledger Σ_k C_k ⊙ M_k predicts.
+// Covering part of an image: what is put in its place, and what the signed ledger Σ_k C_k ⊙ M_k forecasts.
 // Masks have a byte for every pixel of the network's input, 1 where it is covered.
 
 /** @import { Pixels } from "./resize.js" */

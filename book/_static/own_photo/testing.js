@@ -1,5 +1,5 @@
-// "Test the map": parts of the image are covered, the signed ledger predicts what that does, and the network
-// says what it did.
+// "Test the map": parts of the image are covered, the signed ledger forecasts the change of the logit, and
+// the network measures it.
 
 import { listenToBrush } from "./brush.js";
 import { digits, fill, panel, reach, signed } from "./chart.js";
@@ -24,6 +24,7 @@ import { percent } from "./words.js";
  */
 
 const MOST = 50; // steps that can be undone
+const WRONG = "A wrong forecast need not mean a wrong map: covered cells still have activations.";
 
 export class Testing {
   /** @type {Given | undefined} */ #given;
@@ -230,7 +231,7 @@ export class Testing {
     if (complete) this.root.dispatchEvent(new CustomEvent("covered", { detail: trial }));
   }
 
-  /** Shows what is covered, predicted and measured. */
+  /** Shows what is covered, the forecast and the measurement. */
   #update() {
     if (!this.#given) return;
     const trial = this.#stroke ?? this.#trial;
@@ -253,7 +254,7 @@ export class Testing {
   }
 
   /**
-   * Prediction and measurement for a mask: logits held by the cells under it, and the change of the logit.
+   * Forecast and measurement for a mask: logits held by the cells under it, and the change of the logit.
    * @param {Trial} trial
    */
   #numbers(trial) {
@@ -266,7 +267,7 @@ export class Testing {
       change: logits && logits[index] - answer.logits[index],
       logit: logits?.[index],
       chance: logits && covering.probability(logits, index, network.output),
-      predictedChance: covering.probability(answer.logits, index, network.output, -held),
+      forecastChance: covering.probability(answer.logits, index, network.output, -held),
     };
   }
 
@@ -289,14 +290,14 @@ export class Testing {
     if (layer.cam) {
       const total = this.#ledger.data.reduce((sum, value) => sum + value, 0);
       const measured = own.change === undefined ? "…" : signed(own.change);
-      verdict.textContent = `Predicted ${signed(-own.held)} logits, measured ${measured}.`;
+      verdict.textContent = `Forecast ${signed(-own.held)} logits, measured ${measured}.`;
       bars.replaceChildren(
         panel("Logit", logitNote, pair(now - own.held, own.logit, digits), { mark: now }),
-        panel("Probability", chanceNote, pair(own.predictedChance, own.chance, percent), chances),
+        panel("Probability", chanceNote, pair(own.forecastChance, own.chance, percent), chances),
         note(
-          `The cells of this map hold ${digits(total)} logits together. With the bias, ` +
-            `${digits(now - total)}, that is the logit. The probability is predicted with the other ` +
-            "logits as they were.",
+          `The ledger's cells add up to ${digits(total)} logits. With the bias, ${digits(now - total)}, ` +
+            "this is the logit. The forecast of the probability leaves the other logits as they were. " +
+            WRONG,
         ),
       );
       return;
@@ -307,14 +308,14 @@ export class Testing {
       /** @type {(value: number) => string} */ text,
       /** @type {number | undefined} */ here,
       /** @type {number | undefined} */ there,
-    ) => [entry("covered", here, text, "measured"), entry("elsewhere", there, text, "predicted")];
+    ) => [entry("covered", here, text, "measured"), entry("elsewhere", there, text, "forecast")];
     bars.replaceChildren(
       panel("Ledger", "of the area", two(signed, own.held, other?.held)),
       panel("Logit", logitNote, two(digits, own.logit, other?.logit), { mark: now }),
       panel("Probability", chanceNote, two(percent, own.chance, other?.chance), chances),
       note(
-        "At this layer the ledger is no sum of the logit, so it predicts an order alone: the covered area " +
-          "against as large an area, drawn at random, of the rest.",
+        "At this layer the forecast is only an order: whether the covered area counts more than an area of " +
+          `the same size, or all that is left, drawn at random from the rest. ${WRONG}`,
       ),
     );
   }
@@ -323,11 +324,11 @@ export class Testing {
     const { layer, answer, method } = /** @type {Given} */ (this.#given);
     const known = new Map([...this.#rows].map(([name, trial]) => [name, this.#numbers(trial)]));
     const values = [...known.values()];
-    const predicted = values.map(({ held }) => (layer.cam ? -held : held));
+    const forecasts = values.map(({ held }) => (layer.cam ? -held : held));
     const measured = values.map(({ change }) => change);
-    const common = reach([...predicted, ...measured]);
+    const common = reach([...forecasts, ...measured]);
     /** @type {[[number, number], [number, number]]} */
-    const axes = layer.cam ? [common, common] : [reach(predicted), reach(measured)];
+    const axes = layer.cam ? [common, common] : [reach(forecasts), reach(measured)];
     const empty = answer.raw[method].data.every((value) => value <= 0);
     for (const row of this.#tableRows()) {
       const button = /** @type {HTMLButtonElement} */ (row.querySelector("button"));
@@ -341,15 +342,15 @@ export class Testing {
       fill(
         cell,
         [
-          entry(layer.cam ? "predicted" : "ledger", layer.cam ? -held : held, signed, "predicted"),
+          entry(layer.cam ? "forecast" : "ledger", layer.cam ? -held : held, signed, "forecast"),
           entry("measured", change, measuredText, "measured"),
         ],
         axes,
       );
     }
     this.part("chart-legend").textContent = layer.cam
-      ? "predicted (pale) and measured (dark), and the probability after it"
-      : "measured (dark), and the ledger of the area (pale, on a scale of its own)";
+      ? "forecast (pale) and measured (dark), with the probability after covering"
+      : "measured (dark), and the ledger of the area (pale, on another scale)";
     this.part("lesson").textContent = empty
       ? "This map is empty, so no cell is the strongest."
       : lesson(known.get("brightest")?.change, known.get("random")?.change);
@@ -357,20 +358,20 @@ export class Testing {
 }
 
 /**
- * A prediction and a measurement as bars.
- * @param {number} predicted
+ * A forecast and a measurement as bars.
+ * @param {number} forecast
  * @param {number | undefined} measured
  * @param {(value: number) => string} text
  */
-function pair(predicted, measured, text) {
-  return [entry("predicted", predicted, text, "predicted"), entry("measured", measured, text, "measured")];
+function pair(forecast, measured, text) {
+  return [entry("forecast", forecast, text, "forecast"), entry("measured", measured, text, "measured")];
 }
 
 /**
  * @param {string} label
  * @param {number | undefined} value
  * @param {(value: number) => string} text
- * @param {"predicted" | "measured"} kind
+ * @param {"forecast" | "measured"} kind
  * @returns {Bar}
  */
 function entry(label, value, text, kind) {
@@ -395,8 +396,9 @@ export function comparison(own, other) {
   const more = own.held > other.held;
   const agrees = more === own.change < other.change;
   return (
-    `The ledger gives the covered area ${more ? "more" : "less"} than as large an area elsewhere, and the ` +
-    `network ${agrees ? "agrees" : "disagrees"}: ${signed(own.change)} logits against ${signed(other.change)}.`
+    `The forecast is that the covered area counts ${more ? "more" : "less"} than the area elsewhere. ` +
+    `The measurement ${agrees ? "agrees" : "disagrees"}: ${signed(own.change)} logits, compared with ` +
+    `${signed(other.change)}.`
   );
 }
 
