@@ -1,4 +1,5 @@
 from . import exercises as exercises
+from .charts import by_class as by_class
 from .charts import intervals as intervals
 from .collage import collage as collage
 from .equation_figure import EquationFigure as EquationFigure

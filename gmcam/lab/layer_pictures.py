@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 # Ink, soft, and two colours of Okabe and Ito's that people of any colour vision tell apart.
 COLOURS = (INK, SOFT, "#009E73", "#CC79A7")
+Values = Sequence[float] | float | np.ndarray
 _HEIGHT, _LABEL, _LETTERS = 2.1, 0.1, 16  # a row in inches; a label's line as a share of it, and its letters
 
 
 def layer_lines(
-    panels: Mapping[str, Mapping[str, Sequence[float] | float]],
+    panels: Mapping[str, Mapping[str, Values]],
     layers: Sequence[str],
     rivals: Collection[str] = (),
     columns: int = 2,
@@ -27,13 +28,14 @@ def layer_lines(
     """Draw a chart per panel with a line per name over ``layers``, each line labelled at its right end.
 
     ``panels``: title → name → values, one per layer; a single number is a flat line, of a map that depends on
-    no layer. ``rivals``: names whose lines are thin, soft and behind the others. The panels of a row share
-    their vertical axis; on a phone they are one below another. Raises ``ValueError`` without a panel or a
-    column, and for a line of another length.
+    no layer; an array (seeds, layers) is the line of its means in a band from its minimum to its maximum.
+    ``rivals``: names whose lines are thin, soft and behind the others. The panels of a row share their
+    vertical axis; on a phone they are one below another. Raises ``ValueError`` without a panel or a column,
+    and for a line of another length.
     """
     if not panels or columns < 1:
         raise ValueError(f"expected a panel and a column, got {len(panels)} and {columns}: pass some")
-    lengths = {np.size(values) for lines in panels.values() for values in lines.values()}
+    lengths = {np.atleast_1d(values).shape[-1] for lines in panels.values() for values in lines.values()}
     if not lengths <= {1, len(layers)}:
         raise ValueError(f"expected a value or {len(layers)} of them in a line, got {sorted(lengths)}")
     figure = _layer_lines(panels, layers, rivals, min(columns, len(panels)))
@@ -42,7 +44,7 @@ def layer_lines(
 
 
 def _layer_lines(
-    panels: Mapping[str, Mapping[str, Sequence[float] | float]],
+    panels: Mapping[str, Mapping[str, Values]],
     layers: Sequence[str],
     rivals: Collection[str],
     columns: int,
@@ -55,14 +57,20 @@ def _layer_lines(
     figure = InlineFigure(figsize=(width, rows * _HEIGHT + 0.3), dpi=DPI)
     figure.set_layout_engine("constrained", h_pad=0.09)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey="row")
+    letters = 0.7 * width / columns * 72 / (0.53 * SMALL)  # of 9 points, beside the names of the lines
+    step = -(-sum(len(name) + 1 for name in layers) // int(letters))  # every such layer is named
     for ax, (title, lines) in zip(axes.flat, panels.items(), strict=False):
         for name, values in lines.items():
             look: dict[str, Any] = {"color": SOFT, "linewidth": 1.0, "alpha": 0.6, "zorder": 2}
             if name in colours:
                 look = {"color": colours[name], "linewidth": 2.0, "marker": "o", "markersize": 4, "zorder": 3}
-            ax.plot(range(len(layers)), np.broadcast_to(values, len(layers)), label=name, **look)
+            seeds = np.atleast_2d(values) * np.ones(len(layers))
+            if len(seeds) > 1:
+                band = {"color": look["color"], "alpha": 0.2, "linewidth": 0}
+                ax.fill_between(range(len(layers)), seeds.min(0), seeds.max(0), **band)
+            ax.plot(range(len(layers)), seeds.mean(0), label=name, **look)
         ax.set_title(title, fontsize=TITLE, color=INK, loc="left", pad=8)
-        ax.set_xticks(range(len(layers)), layers)
+        ax.set_xticks(range(len(layers)), [name if not i % step else "" for i, name in enumerate(layers)])
         ax.set_xlim(-0.15, len(layers) - 0.85)
         ax.tick_params(labelsize=SMALL, colors=INK, length=2)
         ax.grid(axis="y", color=LINE, linewidth=0.6)

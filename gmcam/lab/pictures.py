@@ -135,15 +135,17 @@ def dots(
     rules: Sequence[int] = (),
     log: bool = False,
     x: str = "",
+    undefined: str = "",
 ) -> InlineFigure:
     """Draw a panel per measure with a row per name: a dot, its interval, and its value at the row's end.
 
     ``panels``: title → name → value, ends of the interval, and the values of single clusters, drawn small;
-    all panels have the same rows. A value of NaN leaves its row empty. Names that start with ``*`` are bold,
-    and the others soft. ``chance``: a line in every panel. ``shared``: one horizontal axis for all panels.
-    ``published``: title → name → a value from elsewhere, drawn as a diamond. ``rules``: a line below so many
-    rows. ``log``: logarithmic axes; ``x`` labels them. On a phone the panels are one below another. Raises
-    ``ValueError`` without a panel or a column, and for panels of different rows.
+    all panels have the same rows. A value of NaN leaves its row empty, but for the word ``undefined``. Names
+    that start with ``*`` are bold, and the others soft. ``chance``: a line in every panel. ``shared``: one
+    horizontal axis for all panels. ``published``: title → name → a value from elsewhere, drawn as a diamond.
+    ``rules``: a line below so many rows. ``log``: logarithmic axes; ``x`` labels them. On a phone the panels
+    are one below another. Raises ``ValueError`` without a panel or a column, and for panels of different
+    rows.
     """
     rows = {tuple(panel) for panel in panels.values()}
     if len(rows) != 1:
@@ -151,7 +153,7 @@ def dots(
     if columns < 1:
         raise ValueError(f"expected at least one column, got {columns}")
     columns = min(columns, len(panels))
-    draw = partial(_dots, panels, chance, shared, published or {}, rules, log, x)
+    draw = partial(_dots, panels, chance, shared, published or {}, rules, log, x, undefined)
     figure = draw(columns, TEXT if columns < 4 else WIDE)
     figure.stacked = partial(draw, 1, PHONE)
     return figure
@@ -165,6 +167,7 @@ def _dots(
     rules: Sequence[int],
     log: bool,
     x: str,
+    undefined: str,
     columns: int,
     width: float,
 ) -> InlineFigure:
@@ -207,6 +210,8 @@ def _dots(
             if np.isfinite(value[y]):
                 weight = "bold" if name in bold else "normal"
                 ax.text(1.03, y, three_digits(value[y]), fontweight=weight, **how)
+            elif undefined:
+                ax.text(0.5, y, undefined, ha="center", style="italic", **how)
         _label_axes(ax, x, "")
         ax.grid(False, axis="x")
         ax.grid(True, axis="y")

@@ -17,7 +17,7 @@ LISTED = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED for entry in part
 CHAPTERS = [path for path in LISTED if path.exists()]  # one is a page without cells
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 # The parts that meet the standard of words and open code; the others follow.
-SHORT = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED[:2] for entry in part["chapters"]]
+SHORT = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED[:3] for entry in part["chapters"]]
 TAGS = {"hide-cell", "hide-input", "remove-cell", "slide", "no-slide"}
 FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(", "intervals(", "lines(", "dots(")
 FIGURES += ("signed_cells(", "effect_ledger(")

@@ -95,6 +95,24 @@ def test_weights_that_are_damaged_cut_empty_or_missing_are_refused(monkeypatch, 
         gmcam.load(NAME)
 
 
+@pytest.mark.parametrize("file", [efficientnet.FILE, "efficientnet_lite0-00000000.pth"])
+def test_the_weights_of_another_version_are_refused_with_those_expected(monkeypatch, tmp_path, file):
+    """Another hash under the same name, or another name: weights that torch could load."""
+    (tmp_path / "models").mkdir()
+    torch.save(efficientnet.efficientnet_lite0().state_dict(), tmp_path / "models" / file)
+    package = ModuleType(efficientnet.PACKAGE)
+    package.__file__ = str(tmp_path / "__init__.py")
+    monkeypatch.setitem(sys.modules, efficientnet.PACKAGE, package)
+    with pytest.raises(ValueError) as raised:
+        gmcam.load(NAME)
+    for words in (
+        efficientnet.FILE,
+        efficientnet.SHA256[:8],
+        "pip install --force-reinstall 'gmcam[imagenet]'",
+    ):
+        assert words in str(raised.value)
+
+
 def test_an_image_of_one_pixel_has_a_map(network):
     result = gmcam.explain(network, np.full((1, 1, 3), 200, np.uint8))
     assert result.maps.shape == (1, 224, 224) and result.maps.isfinite().all()

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from matplotlib.colors import same_color
 
@@ -23,6 +24,15 @@ def test_lines_have_a_value_per_layer_and_a_single_value_is_flat():
     assert drawn == {**PANEL, "blob": [0.3] * 3, "edges": [0.3] * 3}
     assert [tick.get_text() for tick in ax.get_xticklabels()] == LAYERS
     assert ax.get_title(loc="left") == "share"
+
+
+def test_seeds_are_a_band_around_the_line_of_their_means():
+    seeds = [[0.2, 0.4, 0.9], [0.4, 0.8, 0.7]]
+    (ax,) = layer_lines({"share": {"ours": np.array(seeds), "theirs": [0.1, 0.1, 0.1]}}, LAYERS).axes
+    assert by_name(ax)["ours"].get_ydata() == pytest.approx([0.3, 0.6, 0.8])
+    (band,) = ax.collections
+    corners = {tuple(point) for point in band.get_paths()[0].vertices.round(6)}
+    assert {(1, 0.4), (1, 0.8), (2, 0.7), (2, 0.9)} <= corners
 
 
 def test_rivals_are_thin_and_grey_and_the_others_keep_their_colours_in_all_panels():

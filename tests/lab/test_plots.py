@@ -54,6 +54,12 @@ def test_dots_show_value_interval_and_clusters_row_by_row():
     ]
 
 
+def test_dots_name_a_row_without_a_value_if_told_to():
+    panel = {"first": (0.2, 0.1, 0.3, ()), "second": (np.nan, np.nan, np.nan, ())}
+    for word, texts in (("undefined", ["undefined", "0.20"]), ("", ["0.20"])):
+        assert [text.get_text() for text in dots({"trace": panel}, undefined=word).axes[0].texts] == texts
+
+
 def test_dots_of_different_rows_are_refused():
     with pytest.raises(ValueError, match="expected panels with the same rows, got 2 kinds"):
         dots({"a": {"x": (1, 1, 1, [])}, "b": {"y": (1, 1, 1, [])}})

@@ -1,78 +1,85 @@
 """Answers to *Insertion and deletion*."""
 
-from functools import cache
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gmcam import explain
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import cat_and_cup, network
-from gmcam.metrics import curves, pixel_ranks
+from gmcam.metrics import pixel_ranks
 
 
 @exercise("insertion_deletion.1", tolerance=0.01)
-def trapezoids() -> Answers:
-    """Areas under (0, ⅘, ⅘, ⅘, ⅘), with all five points and with every second one."""
-    fine = np.array([0, 0.8, 0.8, 0.8, 0.8])
-    both = (fine, fine[::2])
+def two_hidden_pixels() -> Answers:
+    """ROAD's equations for two hidden neighbours whose other neighbours are 12 on the left and 0 elsewhere.
 
-    def areas(first: float, last: float) -> list[float]:
-        return [float(first * y[0] + y[1:-1].sum() + last * y[-1]) / (len(y) - 1) for y in both]
+    The left pixel has three neighbours of 12, one direct and two diagonal: p = 12/6 + 2·12/12 + q/6. The
+    right one has p alone: q = p/6.
+    """
 
-    right = areas(0.5, 0.5)
+    def solved(left: float, coupling: float) -> list[float]:
+        matrix = np.array([[1, -coupling], [-coupling, 1]])
+        return [float(value) for value in np.linalg.solve(matrix, [left, 0])]
+
     slips = {
-        "this uses each step's left end; the trapezoid takes the mean of both ends": areas(1, 0),
-        "this uses each step's right end; the trapezoid takes the mean of both ends": areas(0, 1),
-        "the first and the last point count half": [float(points.mean()) for points in both],
-        "the width of a step is ¼ or ½, because all pixels together are 1": [
-            torch.trapezoid(torch.from_numpy(points)).item() for points in both
+        "a hidden neighbour counts too, with its filled value, so solve both equations together": [
+            4,
+            0,
         ],
-        "the coarse curve differs: its points are 0, ⅘ and ⅘, half of the pixels apart": [right[0]] * 2,
+        "diagonal neighbours count too, with half the weight of direct ones": solved(12 / 4, 1 / 4),
+        "a diagonal neighbour has half the weight of a direct one": solved(3 * 12 / 8, 1 / 8),
+        "one round is not the solution: p changes again once q is no longer zero": [4, 4 / 6],
     }
-    return Answers(right, slips)
+    return Answers(solved(4, 1 / 6), slips)
 
 
-@cache
-def _map_of_the_cat() -> Tensor:
-    return explain(network(), cat_and_cup().image, "cat", method="gmcam").maps
+def linear(values: Tensor, hidden: Tensor) -> Tensor:
+    """The mean of both neighbours in one dimension: a straight line between the nearest visible values."""
+    places = np.arange(len(values))
+    seen = ~hidden.numpy()
+    return torch.from_numpy(np.interp(places, places[seen], values.numpy()[seen])).to(values)
 
 
-def _areas(maps: Tensor) -> tuple[float, float]:
-    """Insertion and deletion, 512 pixels a step."""
-    inputs = network().prepare(cat_and_cup().image)
-    result = curves(network(), inputs, ["cat"], maps, pixels=512, chunk_size=8)
-    return result.insertion_area.item(), result.deletion_area.item()
+def _once(values: Tensor, hidden: Tensor, start: float | None) -> Tensor:
+    """One mean of the two neighbours, which are as given, or ``start`` where hidden."""
+    known = values if start is None else values.masked_fill(hidden, start)
+    padded = torch.cat([known[:1], known, known[-1:]])
+    return torch.where(hidden, (padded[:-2] + padded[2:]) / 2, values)
 
 
-@exercise("insertion_deletion.2", tolerance=0.01)
-def insertion_on_grey() -> Answers:
-    """Deletion with the least salient pixels first, read from right to left."""
-    (on_blur, into_grey), (into_blur, on_grey) = _areas(_map_of_the_cat()), _areas(-_map_of_the_cat())
-    slips = {
-        "this is insertion on the blurred copy": on_blur,
-        "this is deletion with the most salient pixels first": into_grey,
-        "this is deletion into the blurred copy, read from right to left": into_blur,
-        "reading a curve from right to left does not change its area": 1 - on_grey,
+def _extended(values: Tensor, hidden: Tensor) -> Tensor:
+    """Straight lines that go on beyond the first and the last visible value."""
+    filled, seen = linear(values, hidden), (~hidden).nonzero().flatten().tolist()
+    for end, (near, far) in ((0, seen[:2]), (len(values) - 1, seen[:-3:-1])):
+        slope = (values[near] - values[far]) / (near - far)
+        for place in range(min(end, near), max(end, near) + 1):
+            filled[place] = values[near] + slope * (place - near)
+    return filled
+
+
+def _nearest(values: Tensor, hidden: Tensor) -> Tensor:
+    seen = (~hidden).nonzero().flatten()
+    distances = (torch.arange(len(values))[:, None] - seen).abs()
+    return values[seen[distances.argmin(1)]]
+
+
+@exercise("insertion_deletion.2")
+def a_row_of_pixels() -> Answers:
+    """Each hidden value is the mean of its neighbours: linear interpolation, constant beyond the ends."""
+    values = torch.tensor([7.0, 2, 9, 9, 9, 6, 1, 5, 8])
+    hidden = torch.tensor([True, False, True, True, True, False, False, True, True])
+    slips: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "this uses the values that are hidden": lambda v, h: _once(v, h, None),
+        "one round is not the solution: hidden neighbours are filled as well": lambda v, h: _once(v, h, 0.0),
+        "a value at the end has one neighbour and is equal to it, so the line does not go on": _extended,
+        "this copies the nearest visible value; the mean of both neighbours gives a line": _nearest,
+        "this is the mean of all visible values": lambda v, h: torch.where(h, v[~h].mean(), v),
     }
-    return Answers(on_grey, slips)
+    return Answers(linear, slips, (values, hidden))
 
 
 @exercise("insertion_deletion.3")
-def nothing_ranked() -> Answers:
-    """The order of equal pixels: a random one."""
-    ranks = pixel_ranks(torch.zeros(1, 4, 4))[0].flatten()
-    assert not torch.equal(ranks, torch.arange(16))
-    slips = {
-        "ties are broken at random, so that the image's layout does not matter": "from the top",
-        "every pixel is ranked, also in an empty map, and so its curves have areas": "not at all",
-        "a random order prefers no position, so the centre does not come first": "from the middle",
-    }
-    return Answers("at random", slips)
-
-
-@exercise("insertion_deletion.4")
 def order_alone() -> Answers:
     """The changes that preserve the order of the pixels, tried on a map of 64 values."""
     maps = torch.randperm(64, generator=torch.Generator().manual_seed(0)).reshape(1, 8, 8).double() / 64
@@ -100,12 +107,15 @@ def order_alone() -> Answers:
     return Answers(right, slips)
 
 
-@exercise("insertion_deletion.5")
-def by_construction() -> Answers:
-    """Occlusion measures what deletion measures, one square at a time."""
+@exercise("insertion_deletion.4")
+def referee() -> Answers:
+    """What a review of a ranking by one deletion area on one photograph must say."""
+    right = {"a", "c", "e"}
     slips = {
-        "its squares make its maps coarser than a pixel, not finer": "finer maps",
-        "it uses no gradient, only the scores of occluded images": "better gradients",
-        "it does not use the mask; it covers every position alike": "knows the mask",
+        "b: a finer step changes an area by less than these gaps": right | {"b"},
+        "d: both tests use the order alone, so sharpening changes no curve": right | {"d"},
+        "a: one photograph has no interval, so the claim has no support beyond it": right - {"a"},
+        "c: the same photograph with another fill has another order": right - {"c"},
+        "e: scattered pixels disturb edges everywhere, so a small area need not show salience": right - {"e"},
     }
-    return Answers("same question", slips)
+    return Answers(right, slips)

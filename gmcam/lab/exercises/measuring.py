@@ -3,11 +3,8 @@
 import torch
 from torch import Tensor
 
-from gmcam import explain
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import cat_and_cup, network
-from gmcam.metrics import dice, drop, iou, points_inside, share_inside, zones
-from gmcam.preprocessing import Preprocessing
+from gmcam.metrics import dice, iou, points_inside, share_inside
 
 # The map of sixteen cells, in quarters, with its two masks and the cat's box.
 BEFORE = torch.tensor([[[0, 0, 2, 0], [1, 4, 3, 0], [0, 2, 1, 1], [2, 0, 0, 0]]]) / 4
@@ -15,10 +12,6 @@ SWAPPED = torch.tensor([[[4, 0, 2, 0], [1, 0, 3, 0], [0, 2, 1, 1], [2, 0, 0, 0]]
 CAT = torch.tensor([[[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]]).bool()
 COIN = torch.tensor([[[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 0, 0]]]).bool()
 BOX = torch.tensor([[1, 1, 3, 3]])
-
-# Probabilities on four images, whole and masked by the map.
-Y = torch.tensor([0.90, 0.50, 0.10, 0.80])
-MASKED = torch.tensor([0.72, 0.60, 0.02, 0.76])
 
 # Seven images of the pointing game: hit or not, and which of the objects are difficult.
 HITS = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
@@ -62,25 +55,6 @@ def swapped() -> Answers:
 
 
 @exercise("measuring.2", tolerance=0.01)
-def mean_drop() -> Answers:
-    """The drop over four images: the mean of max(0, Y − O) / Y."""
-    lost = (Y - MASKED).clamp(min=0)
-    right = drop(Y, MASKED).mean()
-    slips = {
-        "this is the ratio of the means; divide for each image, then take the mean": lost.sum() / Y.sum(),
-        "the order is wrong: the drop is Y − O": ((MASKED - Y).clamp(min=0) / Y).mean(),
-        "an increase counts as a drop of 0, not as a negative drop": ((Y - MASKED) / Y).mean(),
-        "divide the loss by the whole image's probability, not the masked one's": (lost / MASKED).mean(),
-        "include the image with an increase; its drop is 0": (lost / Y)[lost > 0].mean(),
-        "divide each loss by the whole image's probability": lost.mean(),
-        "take the maximum with 0 and divide for each image first": (Y - MASKED).sum() / Y.sum(),
-        "this is the share that remains": 1 - right,
-        "this is the share of images with an increase": (MASKED > Y).float().mean(),
-    }
-    return Answers(right, slips)
-
-
-@exercise("measuring.3", tolerance=0.01)
 def pointing() -> Answers:
     """The pointing game over seven images, in some of which objects are difficult."""
     counted = torch.tensor([not all(objects) for objects in DIFFICULT])
@@ -98,7 +72,7 @@ def pointing() -> Answers:
     return Answers(HITS[counted].mean(), slips)
 
 
-@exercise("measuring.4", tolerance=0.01)
+@exercise("measuring.3", tolerance=0.01)
 def least_mean_iou() -> Answers:
     """The smallest mean IoU for a given mean Dice: that of images which all have this Dice."""
     d = MEAN_DICE
@@ -113,41 +87,16 @@ def least_mean_iou() -> Answers:
     return Answers(d / (2 - d), slips)
 
 
-@exercise("measuring.5")
-def seen_in_a_square() -> Answers:
-    """The metrics that differ between Grad-CAM and its square: all but the one that uses only the maximum."""
-    net, scene = network("collage-resnet"), cat_and_cup()
-    assert isinstance(net.preprocess, Preprocessing)
-    inputs = net.prepare(scene.image).expand(2, -1, -1, -1)
-    masks = torch.stack([net.preprocess.place_mask(mask) for mask in scene.masks])
-    boxes = net.preprocess.place_boxes(scene.boxes, scene.image.size)
-    rows, classes = torch.arange(2), [net.class_index(label) for label in scene.labels]
-
-    def measure(method: str) -> dict[str, Tensor]:
-        maps = explain(net, scene.image, list(scene.labels), method=method, sigma=0).maps
-        whole, salience, context = (
-            net.probabilities(batch)[rows, classes] for batch in (inputs, *zones(inputs, maps))
-        )
-        return {
-            "salience_drop": drop(whole, salience),
-            "context_drop": drop(whole, context),
-            "pointing": points_inside(maps, boxes),
-            "dice": dice(maps, masks),
-            "iou": iou(maps, masks),
-            "inside": share_inside(maps, masks),
-            "trace": share_inside(maps, masks.flip(0)),
-        }
-
-    plain, squared = measure("grad_cam"), measure("gmcam")
-    different = {name for name in plain if (plain[name] - squared[name]).abs().max() > 1e-3}
+@exercise("measuring.4")
+def referee() -> Answers:
+    """The points of a referee's paragraph on a trace of zero and a Dice at one half."""
     slips = {
-        "squaring preserves the order of the cells, so the maximum does not move": set(plain),
-        "fewer cells reach half the maximum of the square, so the area shrinks": different - {"dice", "iou"},
-        "the zones multiply the image by the map, and squaring darkens them": (
-            different - {"salience_drop", "context_drop"}
-        ),
-        "the shares change too: squaring reduces small values most": different - {"inside", "trace"},
-        "this is the only metric that does not change; name the others": {"pointing"},
-        "squaring changes every value except 0 and 1, and so more metrics than these": {"inside", "trace"},
+        "pairs of the same eight objects add no object; say what happened to the empty maps": {"a", "b", "e"},
+        "pairs of the same eight objects add no object; name what else scores a trace of 0": {"b", "d", "e"},
+        "pairs of the same eight objects add no object; the threshold is missing": {"a", "d", "e"},
+        "masks are finer than boxes; say what happened to the empty maps": {"a", "b", "c"},
+        "masks are finer than boxes; name what else scores a trace of 0": {"b", "c", "d"},
+        "masks are finer than boxes; the threshold is missing": {"a", "c", "d"},
+        "tick three points; boxes and more pairs do not help": {"a", "b", "c", "d", "e"},
     }
-    return Answers(different, slips)
+    return Answers({"a", "b", "d"}, slips)

@@ -16,37 +16,35 @@ POWERS = (0.25, 0.5, 1, 2, 4)
 
 
 @exercise("without_the_cup.1", tolerance=0.01)
-def by_hand() -> Answers:
-    """Removal, addition and interaction of the object b, from the logits of four images."""
-    both, only_a, only_b, neither = 4.1, 5.0, -0.3, 0.2
-    removal, addition = both - only_a, only_b - neither
-    of_a, alone_a = both - only_b, only_a - neither
-    interaction = removal - addition
-    rest = both - neither - of_a
+def two_cats() -> Answers:
+    """The removal effect of one of two cats of which each suffices, that of both, and a Shapley value."""
+    both, one, none = 4.0, 4.0, 0.0
+    removal, addition = both - one, one - none
+    together, shapley = both - none, (removal + addition) / 2
     slips = {
-        "an effect is the logit with the object minus the logit without it": [
-            -removal,
-            -addition,
-            -interaction,
-        ],
-        "removal starts from both objects, addition from the bare background": [
+        "this is the addition effect; removal starts from the image with both cats": [
             addition,
+            together,
+            shapley,
+        ],
+        "the removals of the two cats do not add up to the effect of removing both": [
             removal,
-            -interaction,
+            2 * removal,
+            shapley,
         ],
-        "these are the effects of a; only the interaction is the same for both": [of_a, alone_a, interaction],
-        "the interaction compares two effects of one object, not the removals of two": [
+        "the Shapley value is the mean of removal and addition, not the removal": [
             removal,
-            addition,
-            removal - of_a,
+            together,
+            removal,
         ],
-        "the removals of a and b do not add up to Y(ab) − Y(∅); take b from the image of both": [
-            rest,
-            addition,
-            rest - addition,
+        "the Shapley value is the mean of removal and addition, not their sum": [
+            removal,
+            together,
+            removal + addition,
         ],
+        "an effect is the logit with the cats minus the logit without them": [removal, -together, -shapley],
     }
-    return Answers([removal, addition, interaction], slips)
+    return Answers([removal, together, shapley], slips)
 
 
 def pooled_effect(M: Tensor, M_without: Tensor, W: Tensor, b: Tensor, target: int) -> Tensor:
@@ -170,7 +168,7 @@ def referee() -> Answers:
     slips = {
         "the paragraph must name the base rate: “always against” needs no map": right - {"base rate"},
         "the paragraph must name the unit: the scenes reuse eight objects": right - {"identities"},
-        "the paragraph must ask for rivals, at the same layer": right - {"rivals"},
+        "the paragraph must name the rival: the same layer’s ledger": right - {"rivals"},
         "more scenes of the same eight objects narrow the wrong interval": right | {"more scenes"},
         "smoothing changes the drawing, not what a signed sum is worth": right | {"smoothing"},
         "a threshold discards the amounts that the correlation needs": right | {"threshold"},

@@ -8,9 +8,9 @@ from gmcam.lab.exercises.without_the_cup import balanced, pooled_effect
 RESNET = gmcam.load("collage-resnet")
 
 
-def test_removal_is_addition_plus_interaction():
-    removal, addition, interaction = all_exercises()["without_the_cup.1"].answers().right
-    assert removal == pytest.approx(addition + interaction)
+def test_shapley_values_of_two_equal_cats_add_up_to_the_effect_of_both_and_removals_do_not():
+    removal, together, shapley = all_exercises()["without_the_cup.1"].answers().right
+    assert 2 * shapley == together != 2 * removal
 
 
 def test_the_pooled_effect_is_the_effect_map_of_a_network_that_ends_in_average_pooling():
