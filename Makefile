@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: book test binder fuzz coverage mutants bench lint archive student instructor slides screenshots links audit clean
+.PHONY: book test binder nightly fuzz coverage mutants bench lint archive student instructor slides screenshots links audit clean
 
 # --all: pages depend on the module and its packages too, and Sphinx does not track these.
 book: .venv/book.done
@@ -19,6 +19,10 @@ test: .venv/test.done lint
 # Run every notebook in an environment built from Binder's files, with Binder's memory.
 binder: .venv/test.done
 	$(BIN)/python -m pytest binder
+
+# What `make test` leaves out: twenty kills of a run, two builds compared byte by byte.
+nightly: .venv/test.done
+	$(BIN)/python -m pytest -m nightly
 
 # Random networks, maps and damaged files, ten thousand cases a test.
 fuzz: .venv/test.done

@@ -103,6 +103,7 @@ def without_variable(path):
     return text
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_two_builds_from_clean_give_the_same_pages(tmp_path):
     source = small_book(tmp_path / "source", "own_photo", "photo_credits")

@@ -149,7 +149,7 @@ def load_weights(name: str, folder: Path = FOLDER) -> dict[str, Tensor]:
         raise ValueError(f"expected a readable {path}, got {error}: reinstall gmcam") from None
     expected, actual = load_card(name, folder).get("sha256", "nothing"), hashlib.sha256(data).hexdigest()
     if actual != expected:
-        recipe = f"train {name}" if name in ARCHITECTURES else "random_labels"
+        recipe = "random_labels" if name.startswith("small-") else f"train {name}"
         raise ValueError(
             f"expected {path} with a SHA-256 of {expected[:12]}…, got {actual[:12]}…: reinstall gmcam, or "
             f"train the network again with 'python -m gmcam.lab.{recipe}'"
