@@ -313,6 +313,16 @@ class Study:
         for name, scenes in (("scenes", True), ("identities", False)):
             both = dot(claim, "signed_grad_cam", "removal", scenes=scenes)
             numbers[f"claim_{name}"] = with_interval(both)
+        return numbers | self._named_by_another_class()
+
+    def _named_by_another_class(self) -> dict[str, str]:
+        """The lead of an object's own class's negative Grad-CAM over its negative mask."""
+        numbers = {}
+        for name, net, layer in (("resnet", RESNET, "16x16"), ("vgg", VGG, "16x16"), ("lite", LITE, "7x7")):
+            cells = self.cases("maps", False, network=net, layer=layer)
+            wide = cells.pivot(index=_CASE, columns="map", values="r").reset_index()
+            wide["gap"] = wide["minus_grad_cam"] + wide["mask"]  # minus the negative mask
+            numbers[f"own_class_{name}"] = with_interval(dot(wide, "gap", scenes=net == LITE))
         return numbers
 
     def _bias(self) -> dict[str, str]:
@@ -332,8 +342,14 @@ class Study:
         library = cases.groupby("map")["r"].mean()
         rivals = {name: dot(cases[cases["map"] == name], "r") for name in ("mask", "random_network", "edges")}
         by_mask = library.drop(["mask", "signed_grad_cam"]) < library["mask"]
+        others = self.cases("effects", False, network=VGG)
+        paths = self.cases("effect_maps", True, network=LITE, layer="14x14")["r_paths"]
+        gaps = self.gaps(LITE, "14x14", "guidance_map", "mask")
         return {
             **{f"library_{name}": with_interval(each) for name, each in rivals.items()},
+            "interaction_share": with_interval(dot(others, "interaction", "removal", ratio=True)),
+            "paths_lite": f"{paths.mean():.2f}",
+            "lite_identities": with_interval(gaps["over scenes"]),
             "library_behind": str(by_mask.sum()),
             "library_all": str(len(by_mask)),
             "seven_ledger": f"{seven['hires_cam']:.2f}",

@@ -212,7 +212,8 @@ def inside_error(maps: Tensor, effect_maps: Tensor, masks: Tensor) -> Tensor:
 
 def filled(inputs: Tensor, masks: Tensor, fill: str = "mean") -> Tensor:
     """Images without an object of which only the mask is known: (N, C, H, W) with (N, H, W) bool replaced.
-    ``fill``: the "mean" of the pixels outside the mask; "harmonic", each pixel the mean of its neighbours;
+    ``fill``: the "mean" of the mask's surroundings, the pixels outside it but within a 16th of the width,
+    across or down (at least one pixel); "harmonic", each pixel the mean of its neighbours;
     "blur" by a Gaussian of an eighth of the width; "zero" in the network's space; "road", the mean of eight
     neighbours, ⅙ of each direct and 1/12 of each diagonal one, plus a fixed noise of σ = 0.01 (Rong et
     al., ICML 2022). The chapter *Insertion and deletion* compares removal effects by fills with exact ones.
@@ -227,7 +228,9 @@ def filled(inputs: Tensor, masks: Tensor, fill: str = "mean") -> Tensor:
     masks = masks.to(inputs.device)
     outside, filling = ~masks.unsqueeze(1), torch.zeros_like(inputs)
     if fill == "mean":
-        filling += (inputs * outside).sum((2, 3), keepdim=True) / outside.sum((2, 3), keepdim=True)
+        reach = max(1, inputs.shape[3] // 16)
+        near = F.max_pool2d(masks.unsqueeze(1).to(inputs.dtype), 2 * reach + 1, 1, reach) * outside
+        filling += (inputs * near).sum((2, 3), keepdim=True) / near.sum((2, 3), keepdim=True).clamp(min=1)
     elif fill == "blur":
         gaussian = require("scipy.ndimage", "evaluate").gaussian_filter
         blurred = gaussian(inputs.cpu().numpy(), (0, 0, *[inputs.shape[3] / 8] * 2), mode="nearest")

@@ -224,8 +224,19 @@ def test_fills_leave_the_rest_alone():
         assert torch.equal(found[outside], inputs[outside])
         assert not torch.isclose(found[~outside], inputs[~outside]).all()
     assert metrics.filled(inputs, masks, "zero")[0, :, 5, 5].tolist() == [0, 0, 0]
-    mean = metrics.filled(inputs, masks, "mean")[1, :, 12, 16]
-    assert torch.allclose(mean, inputs[1][:, ~masks[1]].mean(1), atol=1e-6)
+    assert torch.equal(metrics.filled(inputs, masks & False, "mean"), inputs)
+
+
+def test_mean_is_that_of_the_surroundings_by_hand():
+    """Of 2 pixels around one of 16 × 32, a 16th of its width: 5 × 5 without the middle, cut at the border."""
+    inputs = torch.zeros(2, 1, 16, 32)
+    masks = torch.zeros(2, 16, 32, dtype=torch.bool)
+    masks[0, 8, 10], masks[1, 0, 0] = True, True
+    inputs[0, 0, 6, 8], inputs[0, 0, 8, 13] = 6, 100  # the second is three pixels away
+    inputs[1, 0, 2, 2], inputs[1, 0, 0, 0] = 4, 7
+    found = metrics.filled(inputs, masks, "mean")
+    assert found[0, 0, 8, 10].item() == pytest.approx(6 / 24)
+    assert found[1, 0, 0, 0].item() == pytest.approx(4 / 8)
 
 
 def test_a_plain_background_is_restored():

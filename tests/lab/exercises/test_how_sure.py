@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import gmcam
 from gmcam.evaluate import Run, bootstrap_weights, differences
@@ -51,6 +52,15 @@ def test_known_maps_have_the_values_that_arithmetic_gives():
     assert known.loc[["context_drop", "context_increase"], "empty"].tolist() == [0, 0]
     assert known.loc[["inside", "trace"], "empty"].isna().all()
     assert known.loc[["inside", "trace"], "uniform"].tolist() == pytest.approx([area, area], abs=1e-5)
+    assert known.loc["fidelity", ["empty", "uniform"]].tolist() == [0, 0]
+    assert np.isnan(known.loc["inside_error", "empty"])
+    assert known.loc["insertion", "empty"] == known.loc["insertion", "uniform"]  # ties in one random order
+    # Both errors subtract the effect's share. In the effect map's cells, a part of the mask is outside it.
+    masks = torch.stack([NETWORK.preprocess.place_mask(mask).float() for mask in SCENE.masks])
+    cells = torch.nn.functional.avg_pool2d(masks, masks.shape[-1] // 16).flatten(1)
+    shares = ((cells**2).sum(1) / cells.sum(1)).mean().item()
+    errors = known.loc["inside_error", "mask"] - known.loc["inside_error", "uniform"]
+    assert errors == pytest.approx(shares - area, abs=1e-4)
     assert known.loc["salience_drop", "empty"] == known.loc["context_drop", "uniform"] > 0
 
 
