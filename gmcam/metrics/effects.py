@@ -212,11 +212,10 @@ def inside_error(maps: Tensor, effect_maps: Tensor, masks: Tensor) -> Tensor:
 
 def filled(inputs: Tensor, masks: Tensor, fill: str = "mean") -> Tensor:
     """Images without an object of which only the mask is known: (N, C, H, W) with (N, H, W) bool replaced.
-    ``fill``: the "mean" of the mask's surroundings, the pixels outside it but within a 16th of the width,
-    across or down (at least one pixel); "harmonic", each pixel the mean of its neighbours;
-    "blur" by a Gaussian of an eighth of the width; "zero" in the network's space; "road", the mean of eight
-    neighbours, ⅙ of each direct and 1/12 of each diagonal one, plus a fixed noise of σ = 0.01 (Rong et
-    al., ICML 2022). The chapter *Insertion and deletion* compares removal effects by fills with exact ones.
+    ``fill``: the "mean" of the surroundings, pixels outside within a 16th of the width (at least one pixel);
+    "harmonic", each pixel the mean of its neighbours; "blur" by a Gaussian of an eighth of the width; "zero"
+    in the network's space; "road", the mean of eight neighbours, ⅙ of each direct and 1/12 of each diagonal
+    one, plus a fixed noise of σ = 0.01 (Rong et al., ICML 2022). *Insertion and deletion* compares them.
     ``ValueError`` for another fill, shapes that do not fit, and masks without a pixel outside."""
     if fill not in FILLS:
         raise ValueError(f"expected fill to be one of {', '.join(FILLS)}, got {fill!r}: choose one")
@@ -225,11 +224,10 @@ def filled(inputs: Tensor, masks: Tensor, fill: str = "mean") -> Tensor:
         raise ValueError(f"expected inputs (N, C, H, W) and bool masks (N, H, W), got {given}: match them")
     if masks.flatten(1).all(1).any():
         raise ValueError("expected masks that leave pixels outside, got one without: pass smaller masks")
-    masks = masks.to(inputs.device)
-    outside, filling = ~masks.unsqueeze(1), torch.zeros_like(inputs)
+    outside, filling = ~masks.to(inputs.device).unsqueeze(1), torch.zeros_like(inputs)
     if fill == "mean":
         reach = max(1, inputs.shape[3] // 16)
-        near = F.max_pool2d(masks.unsqueeze(1).to(inputs.dtype), 2 * reach + 1, 1, reach) * outside
+        near = F.max_pool2d((~outside).to(inputs.dtype), 2 * reach + 1, 1, reach) * outside
         filling += (inputs * near).sum((2, 3), keepdim=True) / near.sum((2, 3), keepdim=True).clamp(min=1)
     elif fill == "blur":
         gaussian = require("scipy.ndimage", "evaluate").gaussian_filter
