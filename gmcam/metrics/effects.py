@@ -230,12 +230,11 @@ def filled(inputs: Tensor, masks: Tensor, fill: str = "mean") -> Tensor:
         near = F.max_pool2d((~outside).to(inputs.dtype), 2 * reach + 1, 1, reach) * outside
         filling += (inputs * near).sum((2, 3), keepdim=True) / near.sum((2, 3), keepdim=True).clamp(min=1)
     elif fill == "blur":
-        gaussian = require("scipy.ndimage", "evaluate").gaussian_filter
-        blurred = gaussian(inputs.cpu().numpy(), (0, 0, *[inputs.shape[3] / 8] * 2), mode="nearest")
-        filling = torch.from_numpy(blurred).to(inputs)
+        gaussian, sigma = require("scipy.ndimage", "evaluate").gaussian_filter, inputs.shape[3] / 8
+        filling = torch.from_numpy(gaussian(inputs.cpu().numpy(), (0, 0, sigma, sigma), mode="nearest"))
     elif fill in ("harmonic", "road"):
         filling = torch.stack([_imputed(*pair, fill == "road") for pair in zip(inputs, masks, strict=True)])
-    return torch.where(outside, inputs, filling)
+    return torch.where(outside, inputs, filling.to(inputs))
 
 
 def _imputed(image: Tensor, mask: Tensor, road: bool) -> Tensor:
