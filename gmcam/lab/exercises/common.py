@@ -33,11 +33,12 @@ def captured(label: str = "cat", name: str = "collage-vgg", layer: str = "stage4
 
 
 @cache
-def _undecided() -> Tensor:
-    return network().prepare(scene("cat", "cup", seed=15).image)
+def undecided() -> Scene:
+    """The scene of chapters 1 to 6, on which `collage-vgg` wavers."""
+    return scene("cat", "cup", seed=15)
 
 
 def captured_for(target: Target) -> tuple[Tensor, Tensor]:
     """Feature maps and gradient maps (1, K, h, w) of the scene of chapters 1 to 6, on `collage-vgg`."""
-    result = capture(network().module, _undecided(), target, "stage4")
+    result = capture(network().module, network().prepare(undecided().image), target, "stage4")
     return result.maps["stage4"], result.gradients["stage4"]
