@@ -139,17 +139,18 @@ def texts(study: GridStudy) -> dict[str, str]:
 
 def bring(name: str, least: float = 0.3) -> InlineFigure | Markdown:
     """Play halves with a torchvision network at its last map, on the book's photographs; a sentence if its
-    weights are not on this machine; nothing is downloaded."""
+    weights are not on this machine; nothing is downloaded. Of several sets of weights torchvision's default
+    comes first; the titles name the set."""
     from IPython.display import Markdown
 
-    if not weights_on_disk(name):
+    if not (weights := weights_on_disk(name)):
         return Markdown(f"The weights of `{name}` are not on this machine.")  # type: ignore[no-untyped-call]
-    network = load(name)
+    network = load(name, weights[0])
     game = play(network, book_mosaics(network, 2, least), PLAYERS)
     means = game.groupby("method")[list(SCORES)].mean()
     titles = {each: "*" * (each == "gmcam") + METHODS[each].title for each in PLAYERS}
     panels = {
-        f"{name}, {word}": {title: (means.loc[each, score],) * 3 + ((),) for each, title in titles.items()}
+        f"{name}, {word}\n{weights[0]}": {title: (means.loc[each, score],) * 3 + ((),) for each, title in titles.items()}
         for score, word in zip(SCORES, ("share", "pointing"), strict=True)
     }
     return dots(panels, chance=0.5)

@@ -104,7 +104,9 @@ def test_a_network_without_weights_is_named_and_not_downloaded():
 
 def test_a_network_with_weights_plays(network, monkeypatch):
     few = list(islice(book_mosaics(network, 2), 1))
-    monkeypatch.setattr(grid_study, "weights_on_disk", lambda name: ["DEFAULT"])
-    monkeypatch.setattr(grid_study, "load", lambda name: network)
+    monkeypatch.setattr(grid_study, "weights_on_disk", lambda name: ["IMAGENET1K_V1"])
+    asked = []
+    monkeypatch.setattr(grid_study, "load", lambda *args: asked.append(args) or network)
     monkeypatch.setattr(grid_study, "book_mosaics", lambda *_: few)
-    assert bring("resnet50").axes[0].get_title(loc="left").startswith("resnet50, share")
+    assert bring("resnet50").axes[0].get_title(loc="left") == "resnet50, share\nIMAGENET1K_V1"
+    assert asked == [("resnet50", "IMAGENET1K_V1")]  # the set on disk, which is not the default
