@@ -149,8 +149,9 @@ def bring(name: str, least: float = 0.3) -> InlineFigure | Markdown:
     game = play(network, book_mosaics(network, 2, least), PLAYERS)
     means = game.groupby("method")[list(SCORES)].mean()
     titles = {each: "*" * (each == "gmcam") + METHODS[each].title for each in PLAYERS}
-    panels = {
-        f"{name}, {word}\n{weights[0]}": {title: (means.loc[each, score],) * 3 + ((),) for each, title in titles.items()}
-        for score, word in zip(SCORES, ("share", "pointing"), strict=True)
-    }
+    panels = dict[str, dict[str, Dot]]()
+    for score, word in zip(SCORES, ("share", "pointing"), strict=True):
+        values = {title: means.loc[each, score] for each, title in titles.items()}
+        title = f"{name}, {word}\n{weights[0]}"
+        panels[title] = {each: (value, value, value, ()) for each, value in values.items()}
     return dots(panels, chance=0.5)
