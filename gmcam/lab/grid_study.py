@@ -59,6 +59,11 @@ def book_mosaics(network: Network, cells: int, least: float = 0.3) -> Iterator[R
         yield mosaic([chosen[name] for name in names], names, fill=True)
 
 
+def signed(points: float) -> str:
+    """A difference without decimals, with its sign, and 0 without one."""
+    return f"{points:+.0f}".replace("-", "\N{MINUS SIGN}") if round(points) else "0"
+
+
 class GridStudy:
     """The game from ``grid_pointing.parquet`` in a ``folder``.
 
@@ -103,10 +108,8 @@ class GridStudy:
     def said(self, game: DataFrame, method: str, score: str, base: str = "") -> str:
         """A share in per cent, or a difference in points of per cent, with its interval, for a sentence."""
         value, low, high, _ = self.score(game, method, score, base)
-        sign = "+" if base else ""
-        numbers = [f"{100 * each + 0.0:{sign}.0f}" for each in (value, low, high)]
-        text = f"{numbers[0]}{'' if base else ' %'} [{numbers[1]}, {numbers[2]}]"
-        return text.replace("-", "\N{MINUS SIGN}")
+        numbers = [signed(100 * each) if base else f"{100 * each:.0f}" for each in (value, low, high)]
+        return f"{numbers[0]}{'' if base else ' %'} [{numbers[1]}, {numbers[2]}]"
 
     def counts(self, game: DataFrame) -> tuple[int, int, int]:
         """How many photographs, mosaics and, of these, mosaics with all targets recognised."""

@@ -12,6 +12,7 @@ from gmcam._extras import require
 from gmcam.evaluate import differences, summary
 from gmcam.explaining import compare, explain
 from gmcam.groups import group
+from gmcam.lab.grid_study import signed
 from gmcam.lab.scenes import Scene, scene
 from gmcam.methods import METHODS
 from gmcam.metrics import points_inside, share_inside
@@ -107,7 +108,7 @@ def titles() -> dict[str, str]:
     for row in ROWS:
         name, _, size = row.rpartition("_")
         if size in {"7", "14"}:
-            named[row] = f"{METHODS[name].title}, {size} × {size}"
+            named[row] = f"{METHODS[name].title}, {size}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{size}"
     return named
 
 
@@ -122,9 +123,8 @@ def numbers(records: DataFrame) -> tuple[DataFrame, dict[str, str]]:
         gaps = differences(records, base, metrics=["inside", "pointing"], clusters=None)
         gaps = gaps[gaps["method"] == f"gmcam_{base.rpartition('_')[2]}"]
         for gap in gaps.itertuples():
-            ends = [f"{100 * end + 0.0:+.0f}" for end in (gap.value, gap.low, gap.high)]
-            text = f"{ends[0]} [{ends[1]}, {ends[2]}]".replace("-", "\N{MINUS SIGN}")
-            glued[f"gain_{gap.metric}_{base}"] = text
+            ends = [signed(100 * end) for end in (gap.value, gap.low, gap.high)]
+            glued[f"gain_{gap.metric}_{base}"] = f"{ends[0]} [{ends[1]}, {ends[2]}]"
     hits = records.pivot(index=["image", "label"], columns="method", values="pointing")
     glued |= {"scenes": str(len(hits) // 2), "left_out": str(90 - len(hits) // 2), "maps": str(len(hits))}
     glued["moved"] = str(int((hits["gmcam_7"] != hits["grad_cam_7"]).sum()))

@@ -96,6 +96,10 @@ def test_a_stored_mosaic_is_played_again(network):
         assert (row.inside, row.pointing) == pytest.approx((again["inside"], again["pointing"]), abs=1e-3)
 
 
+def test_differences_have_a_sign_and_zero_has_none():
+    assert [grid_study.signed(points) for points in (6.6, -0.4, 0.4, -3)] == ["+7", "0", "0", "\N{MINUS SIGN}3"]
+
+
 def test_a_network_without_weights_is_named_and_not_downloaded():
     if grid_study.weights_on_disk("vgg16"):
         pytest.skip("the weights are on this machine")
