@@ -33,7 +33,7 @@ def network():
 def test_the_stored_scenes_have_every_row():
     assert sorted(RECORDS["image"].unique(), key=int) == [str(seed) for seed in SEEDS]
     assert list(dict.fromkeys(FOUND["method"])) == list(ROWS)
-    assert titles()["gmcam_14"] == "GMCAM, 14\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}14" and "full_grad" not in titles()
+    assert titles()["gmcam_14"].split() == ["GMCAM,", "14", "×", "14"] and "full_grad" not in titles()
 
 
 def test_variants_of_grad_cam_are_among_the_rivals_at_the_earlier_layer_alone():
