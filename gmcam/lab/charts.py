@@ -50,7 +50,7 @@ def intervals(
             }
     columns = 3 if -len(metrics) % 3 < -len(metrics) % 4 else 4  # fewer empty places
     chance = 0.0 if zero else None
-    return dots(panels, chance, columns, shared=False, published=elsewhere, rules=rules, log=log, x=x)
+    return dots(panels, chance, columns, shared=log, published=elsewhere, rules=rules, log=log, x=x)
 
 
 def by_class(rows: DataFrame, records: Run | DataFrame, reference: str | None = None) -> DataFrame:

@@ -14,29 +14,8 @@ from gmcam.preprocessing import Preprocessing
 
 RESNET = "collage-resnet"
 
-# The example of nine cells in the chapter on Grad-CAM, (1, 2, 3, 3).
-M_SMALL = torch.tensor([[[[0, 1, 2], [0, 3, 1], [0, 0, 0]], [[1, 0, 0], [2, 0, 0], [3, 1, 0]]]]).double()
-C_SMALL = torch.tensor([[[[0, 0, 6], [0, 6, 3], [0, 0, 3]], [[-3, 0, 0], [-3, -3, 0], [0, 0, 0]]]]).double()
 
-
-@exercise("nine_methods.1", tolerance=0.01)
-def activity_weighted() -> Answers:
-    """XGrad-CAM's two weights in the example of nine cells."""
-    products, activity = (C_SMALL * M_SMALL).sum((2, 3))[0], M_SMALL.sum((2, 3))[0]
-    slips = {
-        "these are Grad-CAM's weights; weight gradients by activations here": C_SMALL.mean((2, 3))[0],
-        "these are the sums of the products; divide by the sum of the feature map": products,
-        "this divides by the number of cells; divide by the sum of the feature map": products / 9,
-        "this divides by the sum of the gradient map; divide by that of the feature map": (
-            products / C_SMALL.sum((2, 3))[0]
-        ),
-        "divide each channel by the sum of its own map, not of both": products / activity.sum(),
-        "multiply cell by cell, then add up": C_SMALL.sum((2, 3))[0],
-    }
-    return Answers(products / activity, slips)
-
-
-@exercise("nine_methods.2", tolerance=1e-3)
+@exercise("nine_methods.1", tolerance=1e-3)
 def plus_plus() -> Answers:
     """Grad-CAM++ where the gradient is one number per channel: ReLU(Σ_k ReLU(C_k) M_k)."""
 
@@ -58,28 +37,7 @@ def plus_plus() -> Answers:
     return Answers(lambda M, C: weighted(M, C.mean((2, 3)).relu()), slips, tried_on=captured(name=RESNET))
 
 
-@exercise("nine_methods.3", tolerance=1e-3)
-def lost_without_a_channel() -> Answers:
-    """The loss of the cat's logit without each channel, (K,): λ_k Σ_ij M_k with global average pooling."""
-    M, C = captured(name=RESNET)
-    weights, activity = C.mean((2, 3))[0], M.sum((2, 3))[0]
-    losses = weights * activity
-    net = network(RESNET)
-    logit = net.module(net.prepare(cat_and_cup().image))[0, net.class_index("cat")].detach()
-    slips = {
-        "these are Grad-CAM's weights, the change per unit of a single cell": weights,
-        "λ_k is w_k / Z: multiply it by the sum of the channel, not by its mean": weights * M.mean((2, 3))[0],
-        "w_k is Z λ_k: multiply it by the mean of the channel, not by its sum": losses * M[0, 0].numel(),
-        "a loss can be negative: without such a channel the logit grows": losses.relu(),
-        "the sign is reversed: a loss is the logit before minus the logit after": -losses,
-        "the paper divides its weights by the logit; the question asks for the loss": losses / logit,
-        "these are the remaining logits; subtract them from the logit": logit - losses,
-        "this is the activity of the channel; multiply it by its weight for the cat": activity,
-    }
-    return Answers(losses, slips)
-
-
-@exercise("nine_methods.4")
+@exercise("nine_methods.2")
 def rectified_relevance() -> Answers:
     """The share inside the cat of Relevance-CAM's map, rectified before it is normalised."""
     net, scene = network(RESNET), cat_and_cup()
@@ -113,7 +71,7 @@ def score_cam_weights() -> Tensor:
         return torch.cat([net.module(inputs * part).softmax(1)[:, cat] for part in parts])
 
 
-@exercise("nine_methods.5", tolerance=0.01)
+@exercise("nine_methods.3", tolerance=0.01)
 def from_channels_against() -> Answers:
     """The share of Score-CAM's map that comes from channels with λ_k < 0."""
     M, C = captured(name=RESNET)
@@ -130,5 +88,19 @@ def from_channels_against() -> Answers:
         "this is the share of the weights; multiply each weight by its channel's activity": share(weights),
         "this is the share of the activity; multiply each channel by its weight": share(activity),
         "this is the share of the channels that raise the logit": 1 - right,
+    }
+    return Answers(right, slips)
+
+
+@exercise("nine_methods.4")
+def referee() -> Answers:
+    """What a review of a lead in share inside at a pooled network's last map must say."""
+    right = {"a", "c", "e"}
+    slips = {
+        "b: more scenes of one cat and one cup narrow an interval that is not about classes": right | {"b"},
+        "d: both have the same strongest cells; smoothing alone makes their hits differ": right | {"d"},
+        "a: average pooling follows this map, so the lead is that of squaring": right - {"a"},
+        "c: the claim is about classes, and two cut-outs are two classes": right - {"c"},
+        "e: say which share a good map has; an object's effect is partly outside it": right - {"e"},
     }
     return Answers(right, slips)
