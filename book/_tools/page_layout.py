@@ -23,6 +23,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxTranslator
 
 TEXT, WIDE = 720, "full-width"  # pixels of the text column; the theme's class for what is wider
+LETTERS = 100  # of the objectives, that fit the text column
 MEASURED, COUNT = "How it was measured", re.compile(r" · \d+ lines? of Python$")
 ENTRIES = {  # the theme's buttons, by what is written on them
     "Binder": "Run on Binder",
@@ -255,7 +256,9 @@ def silent_copies(_app: Sphinx, _page: str, _template: str, context: dict[str, A
 
 
 def visit_objectives(self: SphinxTranslator, node: Objectives) -> None:
-    self.body.append(self.starttag(node, "div", CLASS="gmcam-objectives"))
+    # The theme folds its list of contents while an element of this class is in view, here beside a long line.
+    reaching = "tag_sidenote " * (len(node.astext()) > LETTERS)
+    self.body.append(self.starttag(node, "div", CLASS=f"{reaching}gmcam-objectives"))
 
 
 def visit_exercise(self: SphinxTranslator, node: Exercise) -> None:

@@ -23,7 +23,15 @@ EXERCISES = all_exercises()
 SECONDS_PER_NOTEBOOK, MEBIBYTES_PER_NOTEBOOK = 60, 1200
 MINUTES_PER_BUILD = 12
 PAGE_BYTES = 1_200_000
-TWO_LINES = "document.querySelector('.gmcam-objectives')?.clientHeight > 30"
+BROKEN = """() => {
+    const line = document.querySelector(".gmcam-objectives");
+    if (!line) return false;
+    const text = new Range();
+    text.selectNodeContents(line);
+    const beside = document.querySelector(".bd-sidebar-secondary:not(.hide)");
+    const right = beside?.getBoundingClientRect().left ?? innerWidth;
+    return line.clientHeight > 30 || text.getBoundingClientRect().right > right;
+}"""
 
 pytestmark = [pytest.mark.book, pytest.mark.slow]
 
@@ -147,10 +155,10 @@ def test_pages_ask_nothing_from_outside_fit_and_are_accessible(
 
 def misfits(page):
     """By window's width: how much wider the page is, and how many blocks of code are cut, on wide ones; and
-    objectives of more than a line in the widest."""
+    objectives of more than a line or below the contents in the widest."""
     page.evaluate(OPEN)
     found = [(width, *resize(page, width)) for width in WIDTHS]
-    objectives = page.locator(".gmcam-objectives").all_inner_texts() if page.evaluate(TWO_LINES) else []
+    objectives = page.locator(".gmcam-objectives").all_inner_texts() if page.evaluate(BROKEN) else []
     return [each for each in found if each[1] > 0 or (each[2] and each[0] >= 1024)] + objectives
 
 
