@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 SHORT = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED[:3] for entry in part["chapters"]]
 SHORT += [
     ROOT / "book" / f"{name}.ipynb"
-    for name in ("nine_methods", "imagenet_networks", "captum_baselines", "own_metric")
+    for name in ("nine_methods", "imagenet_networks", "captum_baselines", "own_method", "own_metric")
 ]
 TAGS = {"hide-cell", "hide-input", "remove-cell", "slide", "no-slide"}
 FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(", "intervals(", "lines(", "dots(")

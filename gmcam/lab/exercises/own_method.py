@@ -93,3 +93,18 @@ def leaking_batch() -> Answers:
         "the function reads its query and does not change the network": "left behind",
     }
     return Answers("finite" if torch.allclose(together, alone) else "batch", slips)
+
+
+@exercise("own_method.5")
+def referee() -> Answers:
+    """The points of a referee's paragraph on a small difference in share inside."""
+    right = {"a", "c", "e"}
+    slips = {
+        "the interval draws images, and the claim is about objects: a is missing": right - {"a"},
+        "without Grad-CAM squared the reader cannot see how little the difference is: c is missing": right
+        - {"c"},
+        "the share says where a map is, and not whether it follows the network: e is missing": right - {"e"},
+        "more scenes of the same eight objects add no object": right | {"b"},
+        "the mean of the shares is what the claim speaks of; d changes the question": right | {"d"},
+    }
+    return Answers(right, slips)
