@@ -12,6 +12,7 @@ from torch import Tensor
 from gmcam._extras import require
 from gmcam.explaining import explain
 from gmcam.lab.scenes import Scene
+from gmcam.methods import METHODS
 from gmcam.metrics import points_inside, share_inside
 from gmcam.network import Network
 from gmcam.postprocess import DEFAULT_SIGMA, postprocess
@@ -30,19 +31,23 @@ RIVALS = (
     "guidance_map",
 )
 OURS = ("grad_cam", "gmcam")
-PIXELS = tuple(
-    f"captum.{name}"
-    for name in (
-        "saliency",
-        "input_x_gradient",
-        "integrated_gradients",
-        "guided_backprop",
-        "guided_grad_cam",
-        "occlusion",
-        "deep_lift",
-    )
-)
+TITLES = {
+    "captum.saliency": "Saliency",
+    "captum.input_x_gradient": "Input × gradient",
+    "captum.integrated_gradients": "Integrated gradients",
+    "captum.guided_backprop": "Guided backprop",
+    "captum.guided_grad_cam": "Guided Grad-CAM",
+    "captum.occlusion": "Occlusion",
+    "captum.deep_lift": "DeepLIFT",
+}
+PIXELS = tuple(TITLES)
+METHODS_SHOWN = (*RIVALS, *OURS, *PIXELS)
 SIGMA = 2.0  # of the Gaussian over the maps of pixel methods, in pixels: unsmoothed they are speckled
+
+
+def title_of(method: str) -> str:
+    """A method's title, for Captum's in words that break into lines."""
+    return TITLES.get(method) or METHODS[method].title
 
 
 def agreement(one: Tensor, other: Tensor) -> float:
@@ -52,9 +57,7 @@ def agreement(one: Tensor, other: Tensor) -> float:
     return float(torch.corrcoef(pair)[0, 1])
 
 
-def measured(
-    network: Network, scenes: Sequence[Scene], methods: Sequence[str] = (*RIVALS, *OURS, *PIXELS)
-) -> DataFrame:
+def measured(network: Network, scenes: Sequence[Scene], methods: Sequence[str] = METHODS_SHOWN) -> DataFrame:
     """A row for each scene, object and method: ``inside``, ``trace``, ``pointing`` of its finished map, and
     the ``agreement`` of the two objects' maps without smoothing, the same in both rows."""
     rows, place = [], cast(Preprocessing, network.preprocess)

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 import gmcam
 from gmcam.lab import dual_class_scenes
-from gmcam.lab.captum_study import OURS, PIXELS, RIVALS, agreement, measured
+from gmcam.lab.captum_study import METHODS_SHOWN, agreement, measured, title_of
 
 BOOK = Path(__file__).parents[2] / "book"
 RECORDS = pd.read_parquet(BOOK / "captum_scenes.parquet")
@@ -23,9 +23,13 @@ def test_agreement_is_spearmans_correlation():
     assert agreement(one, 3 * one) == pytest.approx(1) and agreement(one, -one) == pytest.approx(-1)
 
 
+def test_titles_break_into_lines():
+    assert max(len(word) for name in METHODS_SHOWN for word in title_of(name).split()) <= 12
+
+
 def test_every_scene_has_two_objects_and_every_method():
-    assert len(RECORDS) == 56 * 2 * len((*RIVALS, *OURS, *PIXELS))
-    assert (RECORDS.groupby(["image", "label"]).size() == len((*RIVALS, *OURS, *PIXELS))).all()
+    assert len(RECORDS) == 56 * 2 * len(METHODS_SHOWN)
+    assert (RECORDS.groupby(["image", "label"]).size() == len(METHODS_SHOWN)).all()
 
 
 def test_a_map_that_ignores_the_class_agrees_with_itself():
@@ -37,7 +41,7 @@ def test_a_map_that_ignores_the_class_agrees_with_itself():
 
 @pytest.mark.slow
 def test_a_stored_scene_is_measured_again():
-    cheap = [method for method in (*RIVALS, *OURS, *PIXELS) if method != "captum.occlusion"]
+    cheap = [method for method in METHODS_SHOWN if method != "captum.occlusion"]
     again = measured(gmcam.load("collage-vgg"), dual_class_scenes(56, size=128)[:1], cheap)
     stored = RECORDS[(RECORDS["image"] == "0") & (RECORDS["method"] != "captum.occlusion")]
     assert list(again["method"]) == list(stored["method"])
