@@ -13,8 +13,13 @@ book: .venv/book.done
 _build/book.done: $(shell find book gmcam _config.yml _toc.yml requirements.txt -type f -not -name '*.pyc')
 	$(MAKE) book
 
+# The book's tests beside all others, one thread each: threads of two processes would wait for each other.
+test: export OMP_NUM_THREADS = 1
 test: .venv/test.done lint
-	$(BIN)/python -m pytest
+	@mkdir -p _build; trap 'kill 0' INT TERM; \
+	$(BIN)/python -m pytest tests/book >_build/test-book.log 2>&1 & book=$$!; \
+	$(BIN)/python -m pytest --ignore=tests/book; others=$$?; \
+	echo "The book's tests:"; wait $$book; book=$$?; cat _build/test-book.log; exit $$((others + book))
 
 # Run every notebook in an environment built from Binder's files, with Binder's memory.
 binder: .venv/test.done

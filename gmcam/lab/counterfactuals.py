@@ -279,7 +279,11 @@ class Study:
             dots[f"known_{name}"] = dot(self.known(network, layer, "grad_cam"), "r", scenes=network == LITE)
         mean = FILLS["mean"]
         dots |= {"fill_resnet": self.fills(RESNET, False)[mean], "fill_lite": self.fills(LITE, False)[mean]}
-        return {name: with_interval(each) for name, each in dots.items()}
+        lite_cases = self.cases("maps", True, network=LITE, layer="14x14", map="mask")
+        cases = {"cases_resnet": len(shares) // shares["map"].nunique(), "cases_lite": len(lite_cases)}
+        return {name: with_interval(each) for name, each in dots.items()} | {
+            k: str(n) for k, n in cases.items()
+        }
 
     def _others(self) -> dict[str, str]:
         cells = self.cases("maps", False, network=RESNET, layer="16x16")

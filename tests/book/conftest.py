@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from browsing import server
+from pace import slowdown
 from served import Package, fetch, npm
 
 ROOT = Path(__file__).parents[2]
@@ -45,18 +46,22 @@ def axe(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The book built from clean as `make book` builds it: pages, what the build printed, and its minutes."""
+    """The book built from clean as `make book` builds it: its pages, its log, its minutes."""
     out = tmp_path_factory.mktemp("book")
     # Libraries come from a cold disk once, and the first notebook's time is not to count that.
     subprocess.run([sys.executable, "-c", "import captum.attr, zennit, gmcam.evaluate"], check=True)
-    started = time.monotonic()
+    started, before = time.monotonic(), slowdown()
     flags = re.search(r"jupyter-book build \. (.*)", (ROOT / "Makefile").read_text())[1].split()
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), *flags]
     command += ["--path-output", str(out)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    minutes = (time.monotonic() - started) / 60
-    return SimpleNamespace(html=out / "_build" / "html", log=run.stdout + run.stderr, minutes=minutes)
+    return SimpleNamespace(
+        html=out / "_build" / "html",
+        log=run.stdout + run.stderr,
+        minutes=(time.monotonic() - started) / 60,
+        slowdown=max(before, slowdown()),
+    )
 
 
 @pytest.fixture(scope="session")

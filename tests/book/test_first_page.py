@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 from browsing import STILL, Tab, settle, violations
+from pace import patient
 
 ROOT = Path(__file__).parents[2]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text())
-PAINT_MS = 1000
+SECONDS_TO_PAINT = 1
 
 pytestmark = [pytest.mark.book, pytest.mark.slow]
 
@@ -81,17 +82,17 @@ def test_it_shows_no_code_no_table_but_the_ledger_and_words_for_every_map(html):
 
 
 def test_its_first_paint_comes_within_a_second(browser, address):
-    """The fastest of three loads: the machine may be busy with something else."""
     paint = """() => new Promise(done => new PerformanceObserver(list => {
         const paint = list.getEntriesByName("first-contentful-paint")[0];
         if (paint) done(paint.startTime);
     }).observe({type: "paint", buffered: true}))"""
-    times = []
-    for _ in range(3):
+
+    def measure():
         with Tab(browser, address, viewport={"width": 1440, "height": 900}) as tab:
-            times.append(tab.page.evaluate(paint))
             assert tab.complaints == []
-    assert min(times) < PAINT_MS
+            return tab.page.evaluate(paint) / 1000
+
+    patient(measure, SECONDS_TO_PAINT)
 
 
 def test_without_a_script_everything_is_there(browser, address):

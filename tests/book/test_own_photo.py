@@ -1,14 +1,13 @@
 """The page *Try your own photo*, built in a book of its own and used in a browser.
 
-Real files are dropped, and every map is compared with Python's. Times are measured; on a machine whose load
-exceeds its cores, the limits grow by that factor.
+Real files are dropped, and every map is compared with Python's. Times are measured; on a slower or busier
+machine, the limits grow by that factor.
 """
 
 import base64
 import gzip
 import io
 import json
-import os
 import re
 import shutil
 import time
@@ -22,6 +21,7 @@ import psutil
 import pytest
 import torch
 from browsing import QuietHandler, Tab, server, settle
+from pace import patient, slowdown
 from PIL import Image
 from small_book import build, small_book
 from torch.nn import functional as F
@@ -825,23 +825,6 @@ def test_every_fault_that_is_listed_has_its_test():
     assert named - globals().keys() == set()
 
 
-def noise():
-    """By how much the machine is busier than it has cores."""
-    return max(1, os.getloadavg()[0] / os.cpu_count())
-
-
-def patient(measure, limit, tries=3):
-    """The shortest of a few measurements, and whether it is within the limit or the machine was busy."""
-    best, factor = float("inf"), 1.0
-    for _ in range(tries):
-        factor = max(factor, noise())
-        best = min(best, measure())
-        if best < limit:
-            break
-    print(f"{best:.3f} s of {limit} s, machine busy by a factor of {factor:.1f}")
-    assert best < limit * factor
-
-
 def test_the_page_is_ready_in_time(browser, address):
     def measure():
         started = time.perf_counter()
@@ -917,7 +900,7 @@ def test_the_main_thread_is_never_blocked(browser, address):
             """
         )
         tab.page.route("**/_static/**", own)
-        factor = noise()
+        factor = slowdown()
         tab.page.reload()
         for act in (
             lambda: None,
@@ -943,7 +926,7 @@ def test_the_main_thread_is_never_blocked(browser, address):
                 return long.map(({ duration }) => duration / 1000);
             }"""
         )
-        assert max(seconds, default=0) < LONG_TASK * max(factor, noise())
+        assert max(seconds, default=0) < LONG_TASK * max(factor, slowdown())
 
 
 def test_no_file_is_asked_for_twice(browser, address):
