@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,14 +17,13 @@ from gmcam import Network, Preprocessing, capture, explain, group
 from gmcam.groups import Group
 from gmcam.lab import BACKGROUNDS, CLASSES, Scene, scene
 from gmcam.lab.debugging import (
+    AT_ONCE,
     cluster,
     contributions,
     elsewhere,
-    estimate,
     outcomes,
     retrained,
 )
-from gmcam.lab.pictures import Dot
 from gmcam.metrics import filled, share_inside
 
 BIASED = "collage-vgg-biased"
@@ -98,15 +97,15 @@ def untrained(network: Network) -> Network:
 
 def top_classes(network: Network, inputs: Tensor) -> list[str | int]:
     """The class with the largest logit of each image."""
-    parts = [network.probabilities(part).argmax(1) for part in inputs.split(16)]
+    parts = [network.probabilities(part).argmax(1) for part in inputs.split(AT_ONCE)]
     return [int(index) for index in torch.cat(parts)]
 
 
 def on_background(network: Network, images: Images, target: Sequence[str | int], method: str) -> np.ndarray:
     """The part of each image's map that is on the background, in per cent: (N,)."""
     shares = []
-    for start in range(0, len(images.inputs), 16):
-        part = slice(start, start + 16)
+    for start in range(0, len(images.inputs), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
         maps = explain(network, images.inputs[part], list(target[part]), method=method, sigma=0).maps
         shares.append(1 - share_inside(maps, images.masks[part]).nan_to_num())
     return 100 * torch.cat(shares).numpy()
@@ -115,7 +114,7 @@ def on_background(network: Network, images: Images, target: Sequence[str | int],
 def divisions(network: Network, images: Images) -> dict[str, np.ndarray]:
     """The cluster of each image, 0 or 1, by what is clustered; maps are for the right class of the first."""
     target, rival, path = images.targets[0], untrained(network), network.layer_path()
-    parts = images.inputs.split(16)
+    parts = images.inputs.split(AT_ONCE)
     cells = [explain(network, part, target, method="grad_cam").raw for part in parts]
     maps = [capture(network.module, part, layer=path, gradients=False).maps[path] for part in parts]
     vectors = {
@@ -129,7 +128,8 @@ def divisions(network: Network, images: Images) -> dict[str, np.ndarray]:
 
 
 def edits(images: Images) -> dict[str, Tensor]:
-    """The inputs with the background edited in four ways, and with as large a region flattened elsewhere."""
+    """The inputs with the background edited in four ways, with as large a region flattened elsewhere, and
+    mirrored as a whole."""
     background, inputs = ~images.masks, images.inputs
     grey = inputs.mean(1, keepdim=True).expand_as(inputs)
     return {
@@ -138,21 +138,13 @@ def edits(images: Images) -> dict[str, Tensor]:
         "background zero": filled(inputs, background, "zero"),
         "background without colour": torch.where(background[:, None], grey, inputs),
         "as much elsewhere, flat": filled(inputs, elsewhere(background), "mean"),
+        "mirrored": inputs.flip(3),
     }
 
 
-def changes(
-    network: Network, images: Images, clusters: bool = False
-) -> tuple[dict[str, Dot], dict[str, float]]:
-    """Of each of the ``edits``: the change of the right class's probability, paired, with its interval over
-    images, and also over objects with ``clusters``; and the accuracy in per cent, also ``"unchanged"``."""
-    before, right = outcomes(network, images.inputs, images.targets)
-    rows, accuracies = {}, {"unchanged": 100 * float(right.mean())}
-    for name, inputs in edits(images).items():
-        after, right = outcomes(network, inputs, images.targets)
-        rows[name] = estimate(after - before, images.labels if clusters else None)
-        accuracies[name] = 100 * float(right.mean())
-    return rows, accuracies
+def pagodas(network: Network) -> Images:
+    """The chapter's slice: 36 collages of the pagoda, four on each of nine backgrounds."""
+    return collages(network, ["pagoda"], each=4, first=100)
 
 
 def biased_images(network: Network) -> Images:
@@ -222,10 +214,11 @@ def seen(network: Network, inputs: Tensor) -> list[np.ndarray]:
 def edited(network: Network, images: Images, index: int) -> tuple[list[np.ndarray], list[str]]:
     """Image ``index`` unchanged, with a flat background, and with as much flattened elsewhere; and titles with
     the top class and the probability of the right one."""
-    arms = edits(images)
-    names = {"unchanged": images.inputs, "background flat": arms["*background flat"]}
+    one = slice(index, index + 1)
+    arms = edits(replace(images, inputs=images.inputs[one], masks=images.masks[one]))
+    names = {"unchanged": images.inputs[one], "background flat": arms["*background flat"]}
     names["as much elsewhere"] = arms["as much elsewhere, flat"]
-    inputs = torch.stack([each[index] for each in names.values()])
+    inputs = torch.cat(list(names.values()))
     chance = outcomes(network, inputs, [images.targets[index]] * 3)[0]
     tops = [network.class_name(int(top)) for top in top_classes(network, inputs)]
     label = images.labels[index]

@@ -22,7 +22,7 @@ from gmcam.groups import resolved
 from gmcam.lab.pictures import Dot
 from gmcam.network import Network
 
-AT_ONCE = 16  # images in a batch
+AT_ONCE = 8  # images in a batch
 FIELDS = {
     "network": "Network and weights",
     "slice": "Slice",
