@@ -2,9 +2,10 @@
 
     GMCAM_DATA=… python benchmarks/monday_morning.py
 
-The 200 photographs of the folder ``imagenet_sample``, one a class, none of them a pagoda, for EfficientNet-Lite0
-as it is and after the chapter's two repairs. One row a photograph and network: ``photo``, ``label``, ``network``
-("before", "careful", "careless"), ``probability`` of the label, whether it is ``right``, and the ``top`` class.
+The 200 photographs of the folder ``imagenet_sample``, one a class, none of them a pagoda, for
+EfficientNet-Lite0 as it is and after the chapter's two repairs. One row a photograph and network: ``photo``,
+``label``, ``network`` ("before", "careful", "careless"), ``probability`` of the label, whether it is
+``right``, and the ``top`` class.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import pandas as pd
 
 import gmcam
 from gmcam.datasets import imagenet
-from gmcam.lab.debugging import outcomes
 from gmcam.lab.debug_study import repair, top_classes
+from gmcam.lab.debugging import outcomes
 
 OUT = Path(__file__).parents[1] / "book" / "monday_morning.parquet"
 

@@ -21,10 +21,11 @@ from gmcam.lab.debugging import (
     cluster,
     contributions,
     elsewhere,
+    flattened,
     outcomes,
     retrained,
 )
-from gmcam.metrics import filled, share_inside
+from gmcam.metrics import filled
 
 BIASED = "collage-vgg-biased"
 EVERYWHERE = BACKGROUNDS["train"] + BACKGROUNDS["test"]
@@ -46,7 +47,7 @@ class Images:
     scenes: tuple[Scene, ...]
     inputs: Tensor
     masks: Tensor
-    targets: list[str | int | Group]
+    targets: Sequence[str | Group]
 
     @property
     def labels(self) -> list[str]:
@@ -97,24 +98,14 @@ def untrained(network: Network) -> Network:
 
 def top_classes(network: Network, inputs: Tensor) -> list[str | int]:
     """The class with the largest logit of each image."""
-    parts = [network.probabilities(part).argmax(1) for part in inputs.split(AT_ONCE)]
+    parts = [network.probabilities(part).argmax(1) for part in torch.split(inputs, AT_ONCE)]
     return [int(index) for index in torch.cat(parts)]
-
-
-def on_background(network: Network, images: Images, target: Sequence[str | int], method: str) -> np.ndarray:
-    """The part of each image's map that is on the background, in per cent: (N,)."""
-    shares = []
-    for start in range(0, len(images.inputs), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        maps = explain(network, images.inputs[part], list(target[part]), method=method, sigma=0).maps
-        shares.append(1 - share_inside(maps, images.masks[part]).nan_to_num())
-    return 100 * torch.cat(shares).numpy()
 
 
 def divisions(network: Network, images: Images) -> dict[str, np.ndarray]:
     """The cluster of each image, 0 or 1, by what is clustered; maps are for the right class of the first."""
     target, rival, path = images.targets[0], untrained(network), network.layer_path()
-    parts = images.inputs.split(AT_ONCE)
+    parts = torch.split(images.inputs, AT_ONCE)
     cells = [explain(network, part, target, method="grad_cam").raw for part in parts]
     maps = [capture(network.module, part, layer=path, gradients=False).maps[path] for part in parts]
     vectors = {
@@ -128,16 +119,17 @@ def divisions(network: Network, images: Images) -> dict[str, np.ndarray]:
 
 
 def edits(images: Images) -> dict[str, Tensor]:
-    """The inputs with the background edited in four ways, with as large a region flattened elsewhere, and
+    """The inputs with the background edited in five ways, with as large a region flattened elsewhere, and
     mirrored as a whole."""
     background, inputs = ~images.masks, images.inputs
     grey = inputs.mean(1, keepdim=True).expand_as(inputs)
     return {
-        "*background flat": filled(inputs, background, "mean"),
+        "*background flat": flattened(inputs, background),
+        "background in the object's colour": filled(inputs, background, "mean"),
         "background blurred": filled(inputs, background, "blur"),
         "background zero": filled(inputs, background, "zero"),
         "background without colour": torch.where(background[:, None], grey, inputs),
-        "as much elsewhere, flat": filled(inputs, elsewhere(background), "mean"),
+        "as much elsewhere, flat": flattened(inputs, elsewhere(background)),
         "mirrored": inputs.flip(3),
     }
 
@@ -212,8 +204,10 @@ def seen(network: Network, inputs: Tensor) -> list[np.ndarray]:
 
 
 def edited(network: Network, images: Images, index: int) -> tuple[list[np.ndarray], list[str]]:
-    """Image ``index`` unchanged, with a flat background, and with as much flattened elsewhere; and titles with
-    the top class and the probability of the right one."""
+    """Image ``index`` unchanged, with a flat background, and with as much flattened elsewhere.
+
+    With titles: the top class and the probability of the right one.
+    """
     one = slice(index, index + 1)
     arms = edits(replace(images, inputs=images.inputs[one], masks=images.masks[one]))
     names = {"unchanged": images.inputs[one], "background flat": arms["*background flat"]}

@@ -1,8 +1,9 @@
-"""The stored measurements of *Monday morning: debug a classifier*: how they are made, and what figures show.
+"""The stored measurements of *Monday morning: debug a classifier*: how they are made, and what it shows.
 
-One row an image and measurement, in ``monday_morning_steps.parquet``: ``step`` ("maps", "clusters", "edits" or
-"repairs"), ``network``, ``arm``, ``image``, ``label``, ``background``, ``value`` and ``right``. The value is the
-part of the map on the background in per cent, the number of the cluster, or the probability of the right class.
+One row an image and measurement, in ``monday_morning_steps.parquet``: ``step`` ("maps", "clusters", "edits"
+or "repairs"), ``network``, ``arm``, ``image``, ``label``, ``background``, ``value`` and ``right``. The value
+is the part of the map on the background in per cent, the number of the cluster, or the probability of the
+right class.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gmcam import Network
-from gmcam._optional import require
+from gmcam._extras import require
 from gmcam.lab import debug_study as study
-from gmcam.lab.debugging import estimate, gap, outcomes
+from gmcam.lab.debugging import estimate, gap, outcomes, outside
 from gmcam.lab.pictures import Dot
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def map_rows(network: Network, images: study.Images, methods: Iterable[str] = MA
     top = study.top_classes(network, images.inputs)
     right = outcomes(network, images.inputs, images.targets)[1]
     for name in methods:
-        yield from _rows(images, study.on_background(network, images, top, name), right, "maps", network, name)
+        yield from _rows(
+            images, outside(network, images.inputs, top, images.masks, name), right, "maps", network, name
+        )
 
 
 def cluster_rows(network: Network, images: study.Images) -> Iterator[Row]:
@@ -59,7 +62,7 @@ def edit_rows(network: Network, images: study.Images) -> Iterator[Row]:
 
 
 def repair_rows(network: Network, repairs: Mapping[str, Network]) -> Iterator[Row]:
-    """Outcomes of the images that are ``held_out``, of each of the networks; arms are "before: pagodas, …"."""
+    """Outcomes of the images that are ``held_out``, of each network; an arm is "before: other objects"."""
     for what, images in study.held_out(network).items():
         for when, each in repairs.items():
             chance, right = outcomes(each, images.inputs, images.targets)
@@ -122,8 +125,10 @@ class Steps:
         return panel
 
     def changes(self, network: str = LITE) -> dict[str, Dot]:
-        """By edit: the paired change of the right class's probability. Intervals are over the images, and over
-        objects too where there are several."""
+        """By edit: the paired change of the right class's probability.
+
+        Intervals are over the images, crossed with objects where there are several.
+        """
         before, panel = self.rows("edits", "unchanged", network), {}
         clusters = list(before["label"]) if before["label"].nunique() > 1 else None
         for name in self.arms("edits", network):
@@ -208,12 +213,12 @@ class Steps:
             "hypothesis": "A textured background lowers the pagodas' probability: a flat one raises it by at "
             "least 0.2, as much flattened elsewhere does not.",
             "edit": f"Background flat: {n['gain']}; accuracy {n['flat']}. Without colour: {n['colour']}.",
-            "control": f"As much elsewhere: {n['loss']}; accuracy {n['else']}. Weak, because it covers part of "
-            "the object.",
-            "repair": "Last layer retrained on 24 pagodas on brick, grass and moon; 36 images kept. On gravel, "
-            f"not used: {n['before']} before, {n['after_interval']} after.",
-            "price": f"200 photographs, one a class: {n['photos_before']} before, {n['photos_careful']} after, "
-            f"change {n['price']} points. Other objects: see the figure.",
+            "control": f"As much elsewhere: {n['loss']}; accuracy {n['else']}. "
+            "Weak, because it covers part of the object.",
+            "repair": "Last layer retrained on 24 pagodas on brick, grass and moon; 36 images kept. "
+            f"On gravel, not used: {n['before']} before, {n['after_interval']} after.",
+            "price": f"200 photographs, one a class: {n['photos_before']} before, "
+            f"{n['photos_careful']} after, change {n['price']} points. Other objects: see the figure.",
             "test": "test_pagodas_on_gravel, thresholds 90 %: fails before, passes after.",
             "untested": "Other pagodas, photographs of pagodas, other textures than gravel, other layers.",
         }

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from gmcam._hooks import forward, without_gradients
 from gmcam.capture import Layer, Recording
 from gmcam.evaluate.bootstrap import bootstrap_means, bootstrap_weights, interval
-from gmcam.explaining import NamedTarget
+from gmcam.explaining import NamedTarget, explain
 from gmcam.groups import resolved
 from gmcam.lab.pictures import Dot
+from gmcam.metrics import share_inside
 from gmcam.network import Network
 
 AT_ONCE = 8  # images in a batch
@@ -50,7 +51,7 @@ def outcomes(network: Network, inputs: Tensor, target: NamedTarget) -> tuple[np.
     [True]
     """
     joined, indices = _per_image(network, target, len(inputs))
-    all_classes = torch.cat([joined.probabilities(part) for part in inputs.split(AT_ONCE)]).cpu()
+    all_classes = torch.cat([joined.probabilities(part) for part in torch.split(inputs, AT_ONCE)]).cpu()
     chance = all_classes.gather(1, indices[:, None])[:, 0]
     return chance.numpy(), (all_classes.argmax(1) == indices).numpy()
 
@@ -86,16 +87,38 @@ def gap(values: Sequence[float] | np.ndarray, chosen: Sequence[bool] | np.ndarra
 
 
 def slices(right: Sequence[bool] | np.ndarray, groups: Sequence[str]) -> dict[str, Dot]:
-    """Accuracy in per cent of each group of images with its interval over images, the lowest first.
+    """Accuracy in per cent of each group of images, the lowest first, with its 95 % interval.
+
+    The interval is Wilson's, which has a width also where all images of a group are right.
 
     ``right``: whether each image is classified correctly; ``groups``: a word for each image, such as its
     class, its camera or its month. Raises ``ValueError`` unless there is one word per image.
     """
-    values, words = 100 * np.asarray(right, float), np.asarray(groups)
+    values, words = np.asarray(right, float), np.asarray(groups)
     if values.shape != words.shape or values.ndim != 1:
         raise ValueError(f"expected one group per image, got {len(words)} for {len(values)}: name each")
-    rows = {str(word): estimate(values[words == word]) for word in dict.fromkeys(groups)}
+    rows = {str(word): _wilson(values[words == word]) for word in dict.fromkeys(groups)}
     return dict(sorted(rows.items(), key=lambda row: row[1][0]))
+
+
+def _wilson(hits: np.ndarray, z: float = 1.96) -> Dot:
+    share, count = float(hits.mean()), len(hits)
+    middle = (share + z**2 / 2 / count) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / 4 / count**2) ** 0.5
+    low, high = min(share, middle - half), max(share, middle + half)  # no −1e-17
+    return 100 * share, 100 * low, 100 * high, []
+
+
+def outside(
+    network: Network, inputs: Tensor, target: NamedTarget, masks: Tensor, method: str = "grad_cam"
+) -> np.ndarray:
+    """The part of each image's map outside its mask (N, H, W) bool, in per cent; 0 for an empty map: (N,)."""
+    joined, indices = _per_image(network, target, len(inputs))
+    shares = []
+    for part, chosen, inner in zip(*(torch.split(x, AT_ONCE) for x in (inputs, indices, masks)), strict=True):
+        maps = explain(joined, part, chosen, method=method, sigma=0).maps.cpu()
+        shares.append((1 - share_inside(maps, inner)).nan_to_num())
+    return 100 * torch.cat(shares).numpy()
 
 
 def contributions(
@@ -108,7 +131,7 @@ def contributions(
     """
     joined, indices = _per_image(network, target, len(inputs))
     path, rows = joined.layer_path(layer), []
-    for part, chosen in zip(inputs.split(AT_ONCE), indices.split(AT_ONCE), strict=True):
+    for part, chosen in zip(torch.split(inputs, AT_ONCE), torch.split(indices, AT_ONCE), strict=True):
         recording = Recording(joined.module, part, path, read=joined.logits_of, arrange=joined.as_maps)
         captured = recording.capture(chosen)
         rows.append((captured.maps[path] * captured.gradients[path]).flatten(2).sum(2).cpu())
@@ -136,6 +159,24 @@ def cluster(vectors: Tensor, count: int = 2) -> np.ndarray:
         best = min(best, (cost, nearest), key=lambda pair: pair[0])
     order = torch.bincount(best[1], minlength=count).argsort(descending=True, stable=True)
     return order.argsort()[best[1]].numpy()
+
+
+def boxed(inputs: Tensor, boxes: Sequence[Sequence[int]]) -> Tensor:
+    """Masks (N, H, W) bool of one box an image: left, upper, right, lower in pixels of the *inputs*.
+
+    Right and lower are exclusive. ``Preprocessing.place_boxes`` converts boxes of a photograph.
+    """
+    masks = torch.zeros(len(inputs), *inputs.shape[2:], dtype=torch.bool)
+    for mask, (left, upper, right, lower) in zip(masks, boxes, strict=True):
+        mask[max(upper, 0) : lower, max(left, 0) : right] = True
+    return masks
+
+
+def flattened(inputs: Tensor, masks: Tensor) -> Tensor:
+    """Images (N, C, H, W) whose region (N, H, W) bool has its own mean colour, and hence no texture."""
+    regions = masks.to(inputs.device)[:, None]
+    pixels = regions.sum((2, 3), keepdim=True).clamp(min=1)
+    return torch.where(regions, (inputs * regions).sum((2, 3), keepdim=True) / pixels, inputs)
 
 
 def elsewhere(masks: Tensor, seed: int = 0) -> Tensor:
@@ -176,7 +217,8 @@ def retrained(
     def loss() -> Tensor:
         optimiser.zero_grad()
         chosen = log_probabilities(joined, features, own).gather(1, indices[:, None].to(features.device))
-        total = sum((now - p).square().sum() for now, p in zip(own, old, strict=True)) * pull - chosen.mean()
+        moved = torch.cat([(now - p).flatten() for now, p in zip(own, old, strict=True)])
+        total = pull * moved.square().sum() - chosen.mean()
         if kept is not None:
             before = log_probabilities(network, kept, old)
             change = before - log_probabilities(network, kept, own)
@@ -242,7 +284,7 @@ def _features(network: Network, last: nn.Linear, inputs: Tensor) -> Tensor:
 
     hook = last.register_forward_hook(keep)
     try:
-        for part in inputs.split(AT_ONCE):
+        for part in torch.split(inputs, AT_ONCE):
             with without_gradients(network.module):
                 logits.append(network.logits_of(forward(network.module, network.prepare(part))))
     finally:
