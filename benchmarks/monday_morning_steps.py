@@ -28,6 +28,7 @@ def main() -> None:
         map_rows(network, pagodas),
         cluster_rows(network, pagodas),
         edit_rows(network, pagodas),
+        edit_rows(network, study.confirming(network), "confirmed"),
         edit_rows(biased, study.biased_images(biased)),
         repair_rows(network, repairs),
         repair_rows(biased, known),

@@ -13,18 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gmcam import Network, Preprocessing, capture, explain, group
+from gmcam import Network, Preprocessing, explain, group
 from gmcam.groups import Group
 from gmcam.lab import BACKGROUNDS, CLASSES, Scene, scene
 from gmcam.lab.debugging import (
     AT_ONCE,
+    activations,
     cluster,
     contributions,
     elsewhere,
     flattened,
     outcomes,
-    retrained,
 )
+from gmcam.lab.retraining import retrained
 from gmcam.metrics import filled
 
 BIASED = "collage-vgg-biased"
@@ -104,13 +105,12 @@ def top_classes(network: Network, inputs: Tensor) -> list[str | int]:
 
 def divisions(network: Network, images: Images) -> dict[str, np.ndarray]:
     """The cluster of each image, 0 or 1, by what is clustered; maps are for the right class of the first."""
-    target, rival, path = images.targets[0], untrained(network), network.layer_path()
+    target, rival = images.targets[0], untrained(network)
     parts = torch.split(images.inputs, AT_ONCE)
     cells = [explain(network, part, target, method="grad_cam").raw for part in parts]
-    maps = [capture(network.module, part, layer=path, gradients=False).maps[path] for part in parts]
     vectors = {
-        "*channels' contributions": contributions(network, images.inputs, target),
-        "channels' means, no class": torch.cat(maps).mean((2, 3)),
+        "*channels' means, no class": activations(network, images.inputs),
+        "channels' contributions, right class": contributions(network, images.inputs, target),
         "cells of Grad-CAM": torch.cat(cells),
         "contributions, random network": contributions(rival, images.inputs, target),
         "mean colour": images.inputs.mean((2, 3)) - images.inputs.mean((0, 2, 3)),
@@ -137,6 +137,11 @@ def edits(images: Images) -> dict[str, Tensor]:
 def pagodas(network: Network) -> Images:
     """The chapter's slice: 36 collages of the pagoda, four on each of nine backgrounds."""
     return collages(network, ["pagoda"], each=4, first=100)
+
+
+def confirming(network: Network) -> Images:
+    """36 further pagodas, which nothing in the chapter was chosen by."""
+    return collages(network, ["pagoda"], each=4, first=7000)
 
 
 def biased_images(network: Network) -> Images:

@@ -1,9 +1,9 @@
 """The stored measurements of *Monday morning: debug a classifier*: how they are made, and what it shows.
 
-One row an image and measurement, in ``monday_morning_steps.parquet``: ``step`` ("maps", "clusters", "edits"
-or "repairs"), ``network``, ``arm``, ``image``, ``label``, ``background``, ``value`` and ``right``. The value
-is the part of the map on the background in per cent, the number of the cluster, or the probability of the
-right class.
+One row an image and measurement, in ``monday_morning_steps.parquet``: ``step`` ("maps", "clusters", "edits",
+"confirmed" or "repairs"), ``network``, ``arm``, ``image``, ``label``, ``background``, ``value``, ``right``.
+The value is the part of the map on the background in per cent, the number of the cluster, or the probability
+of the right class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from gmcam import Network
 from gmcam._extras import require
 from gmcam.lab import debug_study as study
-from gmcam.lab.debugging import estimate, gap, outcomes, outside
+from gmcam.lab.debugging import accuracy, estimate, gap, outcomes, outside
 from gmcam.lab.pictures import Dot
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ MAPS = {
     "centred_blob": "centred blob",
     "area": "area: a uniform map",
 }
+MEANS, CONTRIBUTIONS = "*channels' means, no class", "channels' contributions, right class"
 Row = dict[str, Any]
 
 
@@ -54,11 +55,11 @@ def cluster_rows(network: Network, images: study.Images) -> Iterator[Row]:
         yield from _rows(images, numbers, right, "clusters", network, name)
 
 
-def edit_rows(network: Network, images: study.Images) -> Iterator[Row]:
+def edit_rows(network: Network, images: study.Images, step: str = "edits") -> Iterator[Row]:
     """Outcomes of the images, ``"unchanged"``, and of each of the ``edits``."""
     for name, inputs in ({"unchanged": images.inputs} | study.edits(images)).items():
         chance, right = outcomes(network, inputs, images.targets)
-        yield from _rows(images, chance, right, "edits", network, name)
+        yield from _rows(images, chance, right, step, network, name)
 
 
 def repair_rows(network: Network, repairs: Mapping[str, Network]) -> Iterator[Row]:
@@ -124,22 +125,22 @@ class Steps:
             panel[name] = gap(100 * rows["right"], rows["value"] == better)
         return panel
 
-    def changes(self, network: str = LITE) -> dict[str, Dot]:
+    def changes(self, network: str = LITE, step: str = "edits") -> dict[str, Dot]:
         """By edit: the paired change of the right class's probability.
 
         Intervals are over the images, crossed with objects where there are several.
         """
-        before, panel = self.rows("edits", "unchanged", network), {}
+        before, panel = self.rows(step, "unchanged", network), {}
         clusters = list(before["label"]) if before["label"].nunique() > 1 else None
-        for name in self.arms("edits", network):
+        for name in self.arms(step, network):
             if name not in ("unchanged", "mirrored"):
-                after = self.rows("edits", name, network)
+                after = self.rows(step, name, network)
                 panel[name] = estimate(after["value"] - before["value"], clusters)
         return panel
 
     def accuracy(self, arm: str, network: str = LITE) -> Dot:
         """The accuracy in per cent with an edit, or ``"unchanged"``."""
-        return estimate(100 * self.rows("edits", arm, network)["right"].to_numpy(float))
+        return accuracy(self.rows("edits", arm, network)["right"])
 
     def repairs(self, *when: str) -> dict[str, dict[str, Dot]]:
         """By "before" and "after", and by what the images show: the accuracy in per cent."""
@@ -148,8 +149,7 @@ class Steps:
             for arm in self.arms("repairs", network):
                 moment, _, what = arm.partition(": ")
                 if moment in when:
-                    hits = 100 * self.rows("repairs", arm, network)["right"].to_numpy(float)
-                    panels[moment][what] = estimate(hits)
+                    panels[moment][what] = accuracy(self.rows("repairs", arm, network)["right"])
         return panels
 
     def numbers(self) -> dict[str, str]:
@@ -157,6 +157,7 @@ class Steps:
         changes, maps, clusters = self.changes(), self.maps(), self.clusters()
         panels = self.repairs("before", "after", "careless")
         gravel, flowers = "pagodas, unseen texture", "flowers, unseen backgrounds"
+        again = self.changes(step="confirmed")
         flat, control = "*background flat", "as much elsewhere, flat"
         found = {
             "fresh": share(self.accuracy("unchanged")),
@@ -165,19 +166,24 @@ class Steps:
             "map_grad_cam": points(maps["*Grad-CAM"]),
             "map_sum": points(maps[MAPS["feature_sum"]]),
             "map_area": points(maps[MAPS["area"]]),
-            "map_blob": points(maps[MAPS["centred_blob"]]),
-            "gap_contributions": points(clusters["*channels' contributions"]),
-            "gap_means": points(clusters["channels' means, no class"]),
+            "map_edges": points(maps[MAPS["edges"]]),
+            "gap_contributions": points(clusters[CONTRIBUTIONS]),
+            "gap_means": points(clusters[MEANS]),
             "gap_cells": points(clusters["cells of Grad-CAM"]),
             "gain": change(changes[flat]),
             "loss": change(changes[control]),
+            "gain_again": change(again[flat]),
+            "loss_again": change(again[control]),
             "colour": change(changes["background without colour"]),
             "known_gain": change(self.changes(study.BIASED)[flat]),
             "known_before": share(self.accuracy("unchanged", study.BIASED)),
             "known_after": share(self.accuracy(flat, study.BIASED)),
             "before": share(panels["before"][gravel], ends=False),
             "after": share(panels["after"][gravel], ends=False),
+            "seen_before": share(panels["before"]["pagodas, seen textures"], ends=False),
+            "seen_after": share(panels["after"]["pagodas, seen textures"], ends=False),
             "after_interval": share(panels["after"][gravel]),
+            "kept_before": share(panels["before"]["other objects"], ends=False),
             "kept_careless": share(panels["careless"]["other objects"], ends=False),
             "flowers_seen": share(panels["after"]["flowers, seen backgrounds"], ends=False),
             "flowers_unseen": share(panels["after"][flowers]),
@@ -188,7 +194,7 @@ class Steps:
         return found | self._of_clusters()
 
     def _of_clusters(self) -> dict[str, str]:
-        rows, found = self.rows("clusters", "*channels' contributions"), {}
+        rows, found = self.rows("clusters", MEANS), {}
         accuracy = rows.groupby("value")["right"].mean().sort_values()
         for word, number in zip(("low", "high"), accuracy.index, strict=True):
             part = rows[rows["value"] == number]
@@ -207,11 +213,11 @@ class Steps:
             "network": "efficientnet-lite0, converted weights of ImageNet, as of this book's edition.",
             "slice": f"Pagodas on nine backgrounds, 36 fresh collages of one pagoda: accuracy {n['fresh']}.",
             "maps": f"Part of Grad-CAM on the background, misclassified − right: {n['map_grad_cam']} points; "
-            f"sum of the feature maps {n['map_sum']}; uniform map {n['map_area']}.",
-            "clusters": f"Contributions of channels, two clusters: accuracy {n['accuracy_low']} (all on "
+            f"edges {n['map_edges']}; uniform map {n['map_area']}. No evidence beyond edges.",
+            "clusters": f"Mean activations of channels, two clusters: accuracy {n['accuracy_low']} (all on "
             f"{n['backgrounds_low']}) and {n['accuracy_high']} (all on {n['backgrounds_high']}).",
-            "hypothesis": "A textured background lowers the pagodas' probability: a flat one raises it by at "
-            "least 0.2, as much flattened elsewhere does not.",
+            "hypothesis": "Flattened backgrounds raise the pagodas' probability by at least 0.2; as much "
+            "flattened elsewhere does not.",
             "edit": f"Background flat: {n['gain']}; accuracy {n['flat']}. Without colour: {n['colour']}.",
             "control": f"As much elsewhere: {n['loss']}; accuracy {n['else']}. "
             "Weak, because it covers part of the object.",
@@ -219,7 +225,7 @@ class Steps:
             f"On gravel, not used: {n['before']} before, {n['after_interval']} after.",
             "price": f"200 photographs, one a class: {n['photos_before']} before, "
             f"{n['photos_careful']} after, change {n['price']} points. Other objects: see the figure.",
-            "test": "test_pagodas_on_gravel, thresholds 90 %: fails before, passes after.",
+            "test": "test_pagodas_on_gravel, both thresholds 0.9: fails before, passes after.",
             "untested": "Other pagodas, photographs of pagodas, other textures than gravel, other layers.",
         }
 

@@ -1,4 +1,4 @@
-"""The steps of *Monday morning: debug a classifier*, for any network: slice, cluster, edit, repair, report.
+"""The steps of *Monday morning: debug a classifier*, for any network: slice, cluster, edit, report.
 
 Inputs are what ``Network.prepare`` returns, (N, C, H, W); a target is a class name, an index or a ``group``,
 one for all images or a list of one per image.
@@ -6,16 +6,14 @@ one for all images or a list of one per image.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from gmcam._hooks import forward, without_gradients
-from gmcam.capture import Layer, Recording
+from gmcam.capture import Layer, Recording, capture
 from gmcam.evaluate.bootstrap import bootstrap_means, bootstrap_weights, interval
 from gmcam.explaining import NamedTarget, explain
 from gmcam.groups import resolved
@@ -50,7 +48,7 @@ def outcomes(network: Network, inputs: Tensor, target: NamedTarget) -> tuple[np.
     >>> right.tolist()
     [True]
     """
-    joined, indices = _per_image(network, target, len(inputs))
+    joined, indices = per_image(network, target, len(inputs))
     all_classes = torch.cat([joined.probabilities(part) for part in torch.split(inputs, AT_ONCE)]).cpu()
     chance = all_classes.gather(1, indices[:, None])[:, 0]
     return chance.numpy(), (all_classes.argmax(1) == indices).numpy()
@@ -86,10 +84,21 @@ def gap(values: Sequence[float] | np.ndarray, chosen: Sequence[bool] | np.ndarra
     return float(differences[0, 0]), float(low), float(high), []
 
 
-def slices(right: Sequence[bool] | np.ndarray, groups: Sequence[str]) -> dict[str, Dot]:
-    """Accuracy in per cent of each group of images, the lowest first, with its 95 % interval.
+def accuracy(right: Sequence[bool] | np.ndarray) -> Dot:
+    """A row of ``dots``: the per cent of images that are right, and Wilson's 95 % interval.
 
-    The interval is Wilson's, which has a width also where all images of a group are right.
+    It has a width also where all images are right, as a bootstrap has not.
+    """
+    hits, z = np.asarray(right, float), 1.96
+    share, count = float(hits.mean()), len(hits)
+    middle = (share + z**2 / 2 / count) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / 4 / count**2) ** 0.5
+    low, high = min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+    return 100 * share, 100 * low, 100 * high, []
+
+
+def slices(right: Sequence[bool] | np.ndarray, groups: Sequence[str]) -> dict[str, Dot]:
+    """Accuracy in per cent of each group of images, the lowest first, each as by ``accuracy``.
 
     ``right``: whether each image is classified correctly; ``groups``: a word for each image, such as its
     class, its camera or its month. Raises ``ValueError`` unless there is one word per image.
@@ -97,28 +106,29 @@ def slices(right: Sequence[bool] | np.ndarray, groups: Sequence[str]) -> dict[st
     values, words = np.asarray(right, float), np.asarray(groups)
     if values.shape != words.shape or values.ndim != 1:
         raise ValueError(f"expected one group per image, got {len(words)} for {len(values)}: name each")
-    rows = {str(word): _wilson(values[words == word]) for word in dict.fromkeys(groups)}
+    rows = {str(word): accuracy(values[words == word]) for word in dict.fromkeys(groups)}
     return dict(sorted(rows.items(), key=lambda row: row[1][0]))
-
-
-def _wilson(hits: np.ndarray, z: float = 1.96) -> Dot:
-    share, count = float(hits.mean()), len(hits)
-    middle = (share + z**2 / 2 / count) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / 4 / count**2) ** 0.5
-    low, high = min(share, middle - half), max(share, middle + half)  # no −1e-17
-    return 100 * share, 100 * low, 100 * high, []
 
 
 def outside(
     network: Network, inputs: Tensor, target: NamedTarget, masks: Tensor, method: str = "grad_cam"
 ) -> np.ndarray:
     """The part of each image's map outside its mask (N, H, W) bool, in per cent; 0 for an empty map: (N,)."""
-    joined, indices = _per_image(network, target, len(inputs))
+    joined, indices = per_image(network, target, len(inputs))
     shares = []
     for part, chosen, inner in zip(*(torch.split(x, AT_ONCE) for x in (inputs, indices, masks)), strict=True):
         maps = explain(joined, part, chosen, method=method, sigma=0).maps.cpu()
         shares.append((1 - share_inside(maps, inner)).nan_to_num())
     return 100 * torch.cat(shares).numpy()
+
+
+def activations(network: Network, inputs: Tensor, layer: Layer | None = None) -> Tensor:
+    """The mean of each channel of a layer over the cells, without a class: (N, K)."""
+    path, rows = network.layer_path(layer), []
+    for part in torch.split(inputs, AT_ONCE):
+        maps = capture(network.module, part, layer=path, gradients=False, any_shape=True).maps[path]
+        rows.append(network.as_maps(maps, path).flatten(2).mean(2).cpu())
+    return torch.cat(rows)
 
 
 def contributions(
@@ -129,7 +139,7 @@ def contributions(
     The sum runs over all cells, so the place of an object does not matter. At a map that is pooled and
     followed by one linear layer, the row adds up to the logit minus the bias. ``layer``: as in ``explain``.
     """
-    joined, indices = _per_image(network, target, len(inputs))
+    joined, indices = per_image(network, target, len(inputs))
     path, rows = joined.layer_path(layer), []
     for part, chosen in zip(torch.split(inputs, AT_ONCE), torch.split(indices, AT_ONCE), strict=True):
         recording = Recording(joined.module, part, path, read=joined.logits_of, arrange=joined.as_maps)
@@ -189,51 +199,6 @@ def elsewhere(masks: Tensor, seed: int = 0) -> Tensor:
     return torch.stack(moved)
 
 
-def retrained(
-    network: Network, inputs: Tensor, target: NamedTarget, keep: Tensor | None = None, pull: float = 0.01
-) -> Network:
-    """The network with its last linear layer trained further; the given network does not change.
-
-    The loss is the cross-entropy of ``inputs`` for ``target``; for the images ``keep`` the divergence from
-    the old probabilities, so that these stay; and ``pull`` times the squared change of the weights.
-    30 steps of L-BFGS on stored features: the same images give the same network. Raises ``ValueError`` for a
-    network without a softmax, and one whose output is not that of its last linear layer.
-    """
-    if network.output != "softmax":
-        raise ValueError(f"expected a network with a softmax, got {network.output!r}: retrain it yourself")
-    joined, indices = _per_image(network, target, len(inputs))
-    new = copy.copy(network)
-    new.module, new.name = copy.deepcopy(network.module), f"{network.name}, retrained"
-    last = _last_linear(new)
-    features, kept = _features(new, last, inputs), None if keep is None else _features(new, last, keep)
-    names, old = zip(*((name, p.detach().clone()) for name, p in last.named_parameters()), strict=True)
-    own = [p.clone().requires_grad_() for p in old]
-    optimiser = torch.optim.LBFGS(own, max_iter=30, line_search_fn="strong_wolfe")
-
-    def log_probabilities(reader: Network, rows: Tensor, values: Sequence[Tensor]) -> Tensor:
-        logits = torch.func.functional_call(last, dict(zip(names, values, strict=True)), (rows,))
-        return reader.logits_of(logits).log_softmax(1)
-
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        chosen = log_probabilities(joined, features, own).gather(1, indices[:, None].to(features.device))
-        moved = torch.cat([(now - p).flatten() for now, p in zip(own, old, strict=True)])
-        total = pull * moved.square().sum() - chosen.mean()
-        if kept is not None:
-            before = log_probabilities(network, kept, old)
-            change = before - log_probabilities(network, kept, own)
-            total = total + (before.exp() * change).sum(1).mean()
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
-
-    with torch.enable_grad():
-        optimiser.step(loss)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        for parameter, value in zip(last.parameters(), own, strict=True):
-            parameter.copy_(value)
-    return new
-
-
 class Page(str):
     """Markdown that a notebook displays; write it with ``Path("report.md").write_text(page)``."""
 
@@ -256,7 +221,7 @@ def report(title: str = "Report", **entries: str) -> Page:
     return Page("\n\n".join([f"**Report: {title}**", *lines]) + "\n")
 
 
-def _per_image(network: Network, target: NamedTarget, count: int) -> tuple[Network, Tensor]:
+def per_image(network: Network, target: NamedTarget, count: int) -> tuple[Network, Tensor]:
     """The network in which groups are classes, and one class index per image."""
     if target is None or callable(target):
         raise ValueError(f"expected a class name, index or group, got {target!r}: name the right class")
@@ -265,31 +230,3 @@ def _per_image(network: Network, target: NamedTarget, count: int) -> tuple[Netwo
     if len(indices) not in (1, count):
         raise ValueError(f"expected targets for {count} images, got {len(indices)}: pass one per image")
     return joined, indices.expand(count)
-
-
-def _last_linear(network: Network) -> nn.Linear:
-    layers = [part for part in network.module.modules() if isinstance(part, nn.Linear)]
-    if not layers:
-        raise ValueError(f"expected a last linear layer in {network.name}, got none: retrain it yourself")
-    return layers[-1]
-
-
-def _features(network: Network, last: nn.Linear, inputs: Tensor) -> Tensor:
-    """What the last linear layer receives, (N, F); ``ValueError`` if its output is not the network's."""
-    rows, outputs, logits = list[Tensor](), list[Tensor](), list[Tensor]()
-
-    def keep(_module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        rows.append(arguments[0].detach())
-        outputs.append(network.logits_of(output.detach()) if output.ndim == 2 else output.detach())
-
-    hook = last.register_forward_hook(keep)
-    try:
-        for part in torch.split(inputs, AT_ONCE):
-            with without_gradients(network.module):
-                logits.append(network.logits_of(forward(network.module, network.prepare(part))))
-    finally:
-        hook.remove()
-    if len(outputs) != len(logits) or not all(map(torch.equal, outputs, logits)):
-        fault = f"expected the output of {network.name} to be that of its last linear layer"
-        raise ValueError(f"{fault}, got something else: retrain it yourself")
-    return torch.cat(rows)

@@ -10,9 +10,11 @@ from gmcam.lab.debug_study import collages, edits
 from gmcam.lab.debugging import outcomes
 from gmcam.lab.exercises.checking import Answers, exercise
 
-MIRRORED = (0.0, 0.0, 0.0)
-PRICE = (-3.0, -6.0, 0.0)
-APART = (-9.5, 3.5)  # without pairs
+MIRRORED = (-10.0, 6.25, -2.7778)
+PRICE = (-3.0, -5.473, -0.961)
+APART = (-9.264, 3.512)  # the interval without pairs
+CAREFUL = (-0.5, -1.571, 0.0)
+CONTROL = "as much elsewhere, flat"
 
 
 @cache
@@ -55,9 +57,6 @@ def motorbikes() -> Answers:
     return Answers(change, slips)
 
 
-CONTROL = "as much elsewhere, flat"
-
-
 @exercise("monday_morning.3", tolerance=0.05)
 def price() -> Answers:
     """The price of the careless repair in points, and the ends of its paired interval."""
@@ -69,9 +68,6 @@ def price() -> Answers:
         "this is the careful repair": [*CAREFUL],
     }
     return Answers([value, low, high], slips)
-
-
-CAREFUL = (-0.5, -1.5, 0.0)
 
 
 @exercise("monday_morning.4")
