@@ -215,14 +215,13 @@ def edited(network: Network, images: Images, index: int) -> tuple[list[np.ndarra
     """
     one = slice(index, index + 1)
     arms = edits(replace(images, inputs=images.inputs[one], masks=images.masks[one]))
-    names = {"unchanged": images.inputs[one], "background flat": arms["*background flat"]}
+    names = {"unchanged": images.inputs[one], "flat background": arms["*background flat"]}
     names["as much elsewhere"] = arms["as much elsewhere, flat"]
     inputs = torch.cat(list(names.values()))
     chance = outcomes(network, inputs, [images.targets[index]] * 3)[0]
     tops = [network.class_name(int(top)) for top in top_classes(network, inputs)]
     label = images.labels[index]
     titles = [
-        f"{name}: top {top},\n{label} {100 * p:.0f} %"
-        for name, top, p in zip(names, tops, chance, strict=True)
+        f"{name}\n{top}; {label} {100 * p:.0f} %" for name, top, p in zip(names, tops, chance, strict=True)
     ]
     return seen(network, inputs), titles

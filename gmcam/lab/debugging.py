@@ -171,19 +171,30 @@ def cluster(vectors: Tensor, count: int = 2) -> np.ndarray:
     return order.argsort()[best[1]].numpy()
 
 
-def boxed(inputs: Tensor, boxes: Sequence[Sequence[int]]) -> Tensor:
+def boxed(inputs: Tensor, boxes: Sequence[Sequence[float]] | np.ndarray | Tensor) -> Tensor:
     """Masks (N, H, W) bool of one box an image: left, upper, right, lower in pixels of the *inputs*.
 
-    Right and lower are exclusive. ``Preprocessing.place_boxes`` converts boxes of a photograph.
+    A pixel that a box cuts belongs to it. ``Preprocessing.place_boxes`` converts boxes of a photograph. Raises
+    ``ValueError`` unless there is one box per image.
     """
+    rows = torch.as_tensor(np.asarray(boxes, float)).reshape(-1, 4)
+    if len(rows) != len(inputs):
+        raise ValueError(f"expected one box per image, got {len(rows)} for {len(inputs)}: pass (N, 4)")
     masks = torch.zeros(len(inputs), *inputs.shape[2:], dtype=torch.bool)
-    for mask, (left, upper, right, lower) in zip(masks, boxes, strict=True):
-        mask[max(upper, 0) : lower, max(left, 0) : right] = True
+    starts, ends = rows[:, :2].floor().long().clamp(min=0), rows[:, 2:].ceil().long().clamp(min=0)
+    for mask, (left, upper), (right, lower) in zip(masks, starts.tolist(), ends.tolist(), strict=True):
+        mask[upper:lower, left:right] = True
     return masks
 
 
 def flattened(inputs: Tensor, masks: Tensor) -> Tensor:
-    """Images (N, C, H, W) whose region (N, H, W) bool has its own mean colour, and hence no texture."""
+    """Images (N, C, H, W) whose region (N, H, W) bool has its own mean colour, and hence no texture.
+
+    Raises ``ValueError`` for masks of another shape or kind.
+    """
+    if masks.dtype != torch.bool or masks.shape != (len(inputs), *inputs.shape[2:]):
+        given = f"{masks.dtype} {tuple(masks.shape)} for inputs {tuple(inputs.shape)}"
+        raise ValueError(f"expected bool masks (N, H, W), got {given}: match them")
     regions = masks.to(inputs.device)[:, None]
     pixels = regions.sum((2, 3), keepdim=True).clamp(min=1)
     return torch.where(regions, (inputs * regions).sum((2, 3), keepdim=True) / pixels, inputs)
