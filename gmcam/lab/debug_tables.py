@@ -184,6 +184,7 @@ class Steps:
             "seen_after": share(panels["after"]["pagodas, seen textures"], ends=False),
             "after_interval": share(panels["after"][gravel]),
             "kept_before": share(panels["before"]["other objects"], ends=False),
+            "kept_after": share(panels["after"]["other objects"], ends=False),
             "kept_careless": share(panels["careless"]["other objects"], ends=False),
             "flowers_seen": share(panels["after"]["flowers, seen backgrounds"], ends=False),
             "flowers_unseen": share(panels["after"][flowers]),
@@ -210,7 +211,7 @@ class Steps:
         """The report's fields, filled."""
         n = self.numbers()
         return {
-            "network": "efficientnet-lite0, converted weights of ImageNet, as of this book's edition.",
+            "network": "EfficientNet-Lite0 of `gmcam.load`, trained on ImageNet.",
             "slice": f"Pagodas on nine backgrounds, 36 fresh collages of one pagoda: accuracy {n['fresh']}.",
             "maps": f"Part of Grad-CAM on the background, misclassified − right: {n['map_grad_cam']} points; "
             f"edges {n['map_edges']}; uniform map {n['map_area']}. No evidence beyond edges.",
@@ -218,13 +219,15 @@ class Steps:
             f"{n['backgrounds_low']}) and {n['accuracy_high']} (all on {n['backgrounds_high']}).",
             "hypothesis": "Flattened backgrounds raise the pagodas' probability by at least 0.2; as much "
             "flattened elsewhere does not.",
-            "edit": f"Background flat: {n['gain']}; accuracy {n['flat']}. Without colour: {n['colour']}.",
+            "edit": f"Background flat: {n['gain']}; accuracy {n['flat']}. "
+            f"On further pagodas: {n['gain_again']}. Without colour: {n['colour']}.",
             "control": f"As much elsewhere: {n['loss']}; accuracy {n['else']}. "
             "Weak, because it covers part of the object.",
             "repair": "Last layer retrained on 24 pagodas on brick, grass and moon; 36 images kept. "
             f"On gravel, not used: {n['before']} before, {n['after_interval']} after.",
             "price": f"200 photographs, one a class: {n['photos_before']} before, "
-            f"{n['photos_careful']} after, change {n['price']} points. Other objects: see the figure.",
+            f"{n['photos_careful']} after, change {n['price']} points. "
+            f"Other objects: {n['kept_before']} before, {n['kept_after']} after.",
             "test": "test_pagodas_on_gravel, both thresholds 0.9: fails before, passes after.",
             "untested": "Other pagodas, photographs of pagodas, other textures than gravel, other layers.",
         }

@@ -174,8 +174,8 @@ def cluster(vectors: Tensor, count: int = 2) -> np.ndarray:
 def boxed(inputs: Tensor, boxes: Sequence[Sequence[float]] | np.ndarray | Tensor) -> Tensor:
     """Masks (N, H, W) bool of one box an image: left, upper, right, lower in pixels of the *inputs*.
 
-    A pixel that a box cuts belongs to it. ``Preprocessing.place_boxes`` converts boxes of a photograph. Raises
-    ``ValueError`` unless there is one box per image.
+    A pixel that a box cuts belongs to it. ``Preprocessing.place_boxes`` converts boxes of a photograph.
+    Raises ``ValueError`` unless there is one box per image.
     """
     rows = torch.as_tensor(np.asarray(boxes, float)).reshape(-1, 4)
     if len(rows) != len(inputs):
