@@ -32,7 +32,7 @@ MAPS = {
     "random_network": "random network",
     "edges": "edges",
     "centred_blob": "centred blob",
-    "area": "area: a uniform map",
+    "area": "area: noise",
 }
 MEANS, CONTRIBUTIONS = "*channels' means, no class", "channels' contributions, right class"
 Row = dict[str, Any]
@@ -214,7 +214,7 @@ class Steps:
             "network": "EfficientNet-Lite0 of `gmcam.load`, trained on ImageNet.",
             "slice": f"Pagodas on nine backgrounds, 36 fresh collages of one pagoda: accuracy {n['fresh']}.",
             "maps": f"Part of Grad-CAM on the background, misclassified − right: {n['map_grad_cam']} points; "
-            f"edges {n['map_edges']}; uniform map {n['map_area']}. No evidence beyond edges.",
+            f"edges {n['map_edges']}; noise {n['map_area']}. No evidence beyond edges.",
             "clusters": f"Mean activations of channels, two clusters: accuracy {n['accuracy_low']} (all on "
             f"{n['backgrounds_low']}) and {n['accuracy_high']} (all on {n['backgrounds_high']}).",
             "hypothesis": "Flattened backgrounds raise the pagodas' probability by at least 0.2; as much "

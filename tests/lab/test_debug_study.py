@@ -73,7 +73,7 @@ def test_a_verdict_is_what_a_failed_assertion_says():
 def test_rows_are_one_an_image_and_measurement():
     (row, *rest) = map_rows(BIASED, IMAGES, ["area"])
     area = 100 - 100 * IMAGES.masks[0].float().mean().item()
-    assert row["value"] == pytest.approx(area, abs=0.01) and len(rest) == 7
+    assert row["value"] == pytest.approx(area, abs=0.5) and len(rest) == 7
     assert (row["step"], row["arm"], row["image"]) == ("maps", "area", "cat-grass-10")
     rows = list(edit_rows(BIASED, IMAGES))
     chance, right = outcomes(BIASED, IMAGES.inputs, IMAGES.targets)
