@@ -16,12 +16,6 @@ NUMBERED = [part for part in TOC["parts"] if part.get("numbered")]
 LISTED = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED for entry in part["chapters"]]
 CHAPTERS = [path for path in LISTED if path.exists()]  # one is a page without cells
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
-# The parts that meet the standard of words and open code; the others follow.
-SHORT = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED[:3] for entry in part["chapters"]]
-SHORT += [
-    ROOT / "book" / f"{name}.ipynb"
-    for name in ("nine_methods", "imagenet_networks", "captum_baselines", "own_method", "own_metric")
-]
 TAGS = {"hide-cell", "hide-input", "remove-cell", "slide", "no-slide"}
 FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(", "intervals(", "lines(", "dots(")
 FIGURES += ("signed_cells(", "effect_ledger(")
@@ -141,7 +135,7 @@ def before_exercises(path: Path) -> list:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.id not in asked]
 
 
-@pytest.mark.parametrize("path", SHORT, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LISTED, ids=lambda path: path.stem)
 def test_chapter_is_short(path):
     """1,300 words, 25 minutes, six open cells of at most eight lines; exercises are not counted."""
     kept = before_exercises(path)
