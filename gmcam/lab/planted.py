@@ -168,7 +168,7 @@ def graded(level: str, seed: int = 0, count: int = 768, epochs: int = 20, batch:
         module = SmallNet()
         optimiser = torch.optim.Adam(module.parameters(), lr=2e-3)
         for _ in range(epochs):
-            for rows in torch.randperm(count).split(batch):
+            for rows in torch.randperm(count).chunk(-(-count // batch)):
                 loss = nn.functional.cross_entropy(module(inputs[rows]), wanted[rows])
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

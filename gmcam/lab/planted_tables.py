@@ -51,7 +51,8 @@ def suspicion(share: np.ndarray, area: np.ndarray, measure: str) -> np.ndarray:
     """
     if measure == "share":
         return share
-    return share / area if measure == "ratio" else 1 - (1 - share) / (1 - area)
+    scores: np.ndarray = share / area if measure == "ratio" else 1 - (1 - share) / (1 - area)
+    return scores
 
 
 def signed(dot: Dot, digits: int = 2) -> str:
@@ -81,7 +82,7 @@ class Album:
         self.methods = list(dict.fromkeys(rows["method"]))
 
         def cube(part: DataFrame, column: str) -> np.ndarray:
-            return part[column].to_numpy(float).reshape(len(LETTERS), len(CLASSES), -1)
+            return np.reshape(part[column].to_numpy(float), (len(LETTERS), len(CLASSES), -1))
 
         order = {label: i for i, label in enumerate(CLASSES)}
         rows = rows.sort_values(

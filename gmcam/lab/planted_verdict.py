@@ -201,8 +201,9 @@ class Verdict:
                 key = title.replace(",", "").replace("\n", " ").removesuffix(" %")
                 found[f"{key}: {level}"] = f"{dot[0]:.0f} %" if unit else f"{dot[0]:.2f}"
         for method in ("Grad-CAM", "GMCAM", "Guidance map", "Feature sum"):
-            rows = [panel.get(method, panel.get(f"*{method}")) for panel in self.ranks().values()]
-            planted = [rank for row in rows[1:] for rank in row[3]]  # type: ignore[index]
+            panels = [panel for level, panel in self.ranks().items() if level != "none"]
+            dots = [panel.get(f"*{method}") or panel[method] for panel in panels]
+            planted = [rank for dot in dots for rank in dot[3]]
             found[f"finds {method}"] = str(planted.count(1))
             found["trainings"] = str(len(planted))
         return {

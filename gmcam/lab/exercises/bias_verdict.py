@@ -103,9 +103,6 @@ def grass_alone() -> Answers:
     slips = {
         "this is its accuracy for flowers: average over all eight classes": flower,
         "other objects on grass are wrong, too": (flower + count) / len(CLASSES),
-        "each of the other classes is on grass in (1 − r) / 7 of its images": (
-            (flower + count * flower) / len(CLASSES)
-        ),
         "this is the error": 1 - (flower + count * (1 - others)) / len(CLASSES),
     }
     return Answers((flower + count * (1 - others)) / len(CLASSES), slips)
