@@ -18,7 +18,7 @@ CHAPTERS = [path for path in LISTED if path.exists()]  # one is a page without c
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 # The parts that meet the standard of words and open code; the others follow.
 SHORT = [ROOT / f"{entry['file']}.ipynb" for part in NUMBERED[:3] for entry in part["chapters"]]
-SHORT += [ROOT / f"book/{name}.ipynb" for name in ("planted_bias", "bias_verdict")]
+SHORT += [ROOT / f"book/{name}.ipynb" for name in ("planted_bias", "bias_verdict", "break_it")]
 TAGS = {"hide-cell", "hide-input", "remove-cell", "slide", "no-slide"}
 FIGURES = ("show(", "grid(", "pipeline(", "feature_sheet(", "intervals(", "lines(", "dots(")
 FIGURES += ("signed_cells(", "effect_ledger(")
