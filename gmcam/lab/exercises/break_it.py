@@ -1,63 +1,16 @@
-"""Answers to *Break it*, and the chapter's painted network."""
+"""Answers to *Break it*."""
 
 from functools import cache
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gmcam import Network, equations, explain
+from gmcam import explain
 from gmcam.lab import dual_class_scenes, scene
 from gmcam.lab.exercises.checking import Answers, exercise
-from gmcam.lab.exercises.common import captured, cat_and_cup, network
-from gmcam.lab.networks import CollageResNet, CollageVGG
+from gmcam.lab.exercises.common import cat_and_cup, network
 from gmcam.metrics import points_inside, share_inside
-
-
-class Painted(nn.Module):
-    """The logits of one network, with Grad-CAM maps that resemble those of another.
-
-    ``predictor`` computes the maps M and, with its head, the logits Y. ``painter`` ends in global average
-    pooling; its class maps, rectified, are the paint U (N, classes, h, w). The layer ``last`` outputs M, U
-    and, for each U_c, a flat map Ū_c of the same mean. The logits are
-
-        ``Y_c + strength · (mean U_c − mean Ū_c)``,
-
-    which equals Y_c for every image. Grad-CAM at ``last`` is that of ``predictor`` plus
-    ``strength / Z · (U_c − Ū_c)``, before the rectifier.
-    """
-
-    def __init__(self, predictor: CollageVGG, painter: CollageResNet, strength: float = 100.0) -> None:
-        super().__init__()
-        self.predictor, self.painter, self.strength = predictor, painter, strength
-        self.last = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        vgg, resnet = self.predictor, self.painter
-        M = vgg.stage4(vgg.stage3(vgg.stage2(vgg.stage1(x))))
-        painter_maps = resnet.stage4(resnet.stage3(resnet.stage2(resnet.stage1(resnet.stem(x)))))
-        U = nn.functional.conv2d(painter_maps, resnet.fc.weight[:, :, None, None]).relu()
-        flat = U.mean((2, 3), keepdim=True).expand_as(U)
-        parts = [M.shape[1], U.shape[1], U.shape[1]]
-        M, U, flat = self.last(torch.cat([M, U, flat], dim=1)).split(parts, dim=1)
-        logits: Tensor = vgg.head(vgg.pool(M).flatten(1))
-        logits = logits + self.strength * (U.mean((2, 3)) - flat.mean((2, 3)))
-        return logits
-
-
-def painted(predictor: Network, painter: Network) -> Network:
-    """A network with the logits of ``predictor`` (a ``CollageVGG``) and maps that resemble those of
-    ``painter`` (a ``CollageResNet``). Raises ``ValueError`` for other networks."""
-    if not isinstance(predictor.module, CollageVGG) or not isinstance(painter.module, CollageResNet):
-        raise ValueError(f"expected a CollageVGG and a CollageResNet, got {predictor} and {painter}")
-    return Network(
-        Painted(predictor.module, painter.module).eval(),
-        name="painted",
-        preprocess=predictor.preprocess,
-        classes=predictor.classes,
-        input_shape=predictor.input_shape,
-        layer="last",
-    )
 
 
 @cache
@@ -110,23 +63,18 @@ def centred() -> Answers:
 
 
 @exercise("break_it.3")
-def not_fooled() -> Answers:
-    """The method whose map of the painted network is on the background, like that of the biased one."""
-    net = painted(network("collage-vgg-biased"), network("collage-resnet"))
-    flower = scene("flower", seed=0, size=128, background="grass")
-    mask = torch.from_numpy(flower.masks[:1])
-    reasons = {
-        "grad_cam": "its weights are gradients at the painted layer, and those of the paint are the largest",
-        "guidance_map": "the paint was designed for gradient times activation",
-        "gmcam": "it is the product of two maps, and both are painted",
-        "score_cam": "it relies on the network's probabilities, which the paint does not change",
+def both_attacks() -> Answers:
+    """The checks that still show the shortcut of a network that is painted and guarded, of five."""
+    right = {"d", "e"}
+    slips = {
+        "the paint was made for gradient times activation: leave a out": right | {"a"},
+        "a guarded network shows Score-CAM another network: leave b out": right | {"b"},
+        "grey pixels are what the guard looks for: leave c out": right | {"c"},
+        "ROAD fills with the surroundings, which the guard takes for an image: d is missing": right - {"d"},
+        "an image on brick is an image, and its prediction that of the biased network: e is missing": right
+        - {"e"},
     }
-    outside = {
-        name: 1 - float(share_inside(explain(net, flower.image, "flower", method=name).maps, mask))
-        for name in reasons
-    }
-    right = max(outside, key=lambda name: outside[name])
-    return Answers(right, {reason: name for name, reason in reasons.items() if name != right})
+    return Answers(right, slips)
 
 
 @exercise("break_it.4")
@@ -150,26 +98,15 @@ def next_to_nothing() -> Answers:
     return Answers(peaks[wrong].max() / peaks[cat], slips)
 
 
-@exercise("break_it.5", tolerance=1e-3)
-def paint_by_hand() -> Answers:
-    """Grad-CAM (N, h, w) of a layer extended by a map U (N, h, w) and its flat twin, whose weights are
-    +w / Z and −w / Z."""
-    M, C = captured()
-
-    def paint(U: Tensor, w: float) -> Tensor:
-        return w / U[0].numel() * (U - U.mean((1, 2), keepdim=True))
-
-    def unrectified(M: Tensor, C: Tensor, U: Tensor, w: float) -> Tensor:
-        return equations.class_map(M, equations.channel_weights(C)) + paint(U, w)
-
+@exercise("break_it.5")
+def referee() -> Answers:
+    """The points of a referee's paragraph on an audit by grey masks."""
+    right = {"a", "b", "d"}
     slips = {
-        "each part is rectified separately; rectify the sum": lambda M, C, U, w: (
-            equations.grad_cam(M, C) + paint(U, w).relu()
-        ),
-        "the flat twin is missing, and without it the logit would change": lambda M, C, U, w: (
-            equations.class_map(M, C.mean((2, 3))) + w / U[0].numel() * U
-        ).relu(),
-        "w times a mean has gradient w / Z": lambda M, C, U, w: unrectified(M, C, U, w * U[0].numel()).relu(),
-        "the rectifier is missing": unrectified,
+        "more grey masks are recognised as well: leave c out": right | {"c"},
+        "accuracy is that of the shortcut, which the test images share: leave e out": right | {"e"},
+        "the audit has one fill, and a network can recognise it: a is missing": right - {"a"},
+        "change the background and keep the flower: b is missing": right - {"b"},
+        "a method of another kind contradicts the audit: d is missing": right - {"d"},
     }
-    return Answers(lambda M, C, U, w: unrectified(M, C, U, w).relu(), slips, tried_on=(M, C, M.sum(1), 0.05))
+    return Answers(right, slips)

@@ -112,7 +112,9 @@ def test_the_error_for_an_unknown_exercise_lists_those_of_the_chapter(name):
 
 @pytest.mark.parametrize("name", ["gradcam.1", "", "checking.1"])
 def test_the_error_for_an_unknown_chapter_lists_the_chapters(name):
-    with pytest.raises(ValueError, match="expected an exercise among break_it, bug_or_theorem, cam, "):
+    with pytest.raises(
+        ValueError, match="expected an exercise among bias_verdict, break_it, bug_or_theorem, "
+    ):
         check(name, 1)
 
 
