@@ -3,7 +3,7 @@
     python benchmarks/embedded_scenes.py
 
 Both pooled and flattened embedded networks, their last map, both objects of each scene
-(``gmcam.lab.embedded_study.measured``). The page *The embedded networks* reads it. About six minutes on one
+(``gmcam.lab.embedded_study.measured``). The page *The embedded networks* reads it. About three minutes on one
 thread.
 """
 

@@ -39,7 +39,7 @@ def numbers(records: DataFrame) -> Mapping[str, str]:
     """Name → number, with its interval, for ``glue``. ``records``: with the chapter's two columns."""
 
     def ends(rows: DataFrame, key: object, digits: int = 2) -> str:
-        return signed(rows.loc[key, ["value", "low", "high"]], digits)  # type: ignore[index]
+        return signed(rows.loc[key, ["value", "low", "high"]], digits)
 
     shares, known = share_of_squaring(records), seen(records)
     rest, rest_seen = above_square(records), above_square(known)
