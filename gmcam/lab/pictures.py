@@ -221,7 +221,7 @@ def _dots(
             ax.set_xscale("log")
             ax.xaxis.set_major_formatter("{x:g}")  # no small exponents
         else:
-            ax.locator_params(axis="x", nbins=4)
+            ax.locator_params(axis="x", nbins=3 if columns > 2 else 4)  # apart where panels are narrow
         ax.set_yticks(range(len(names)), labels)
         ax.set_ylim(-0.6, len(names) - 0.4)
         ax.set_title(title, fontsize=TITLE, color=INK, pad=6, loc="left")
