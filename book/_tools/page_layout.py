@@ -23,7 +23,7 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxTranslator
 
 TEXT, WIDE = 720, "full-width"  # pixels of the text column; the theme's class for what is wider
-LETTERS = 100  # of the objectives, that fit the text column
+LETTERS = 90  # of the objectives, that fit the text column
 MEASURED, COUNT = "How it was measured", re.compile(r" · \d+ lines? of Python$")
 ENTRIES = {  # the theme's buttons, by what is written on them
     "Binder": "Run on Binder",

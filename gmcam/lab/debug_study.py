@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -38,6 +39,9 @@ TARGETS = {
     "pagoda": group(["stupa", "palace", "monastery", "bell cote"], "pagoda"),
     "motorbike": group(["moped", "motor scooter"], "motorbike"),
 }
+
+
+_FLAT = cast(Any, None)  # the layout of a scene that is not drawn again
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +75,25 @@ def collages(
     own = network.classes == CLASSES
     places = [(label, name, row) for label in labels for row in range(each) for name in backgrounds]
     drawn = [
-        scene(
-            label,
-            seed=first + row * len(backgrounds) + backgrounds.index(name),
-            size=128 if own else 256,
-            background=name,
+        replace(  # a layout holds further images
+            scene(
+                label,
+                seed=first + row * len(backgrounds) + backgrounds.index(name),
+                size=128 if own else 256,
+                background=name,
+            ),
+            _layout=_FLAT,
         )
         for label, name, row in places
     ]
     assert isinstance(network.preprocess, Preprocessing)
     masks = torch.stack([network.preprocess.place_mask(each.masks[0]) for each in drawn])
     targets = [label if own else TARGETS[label] for label, *_ in places]
-    return Images(tuple(drawn), network.prepare([each.image for each in drawn]), masks, targets)
+    first_input = network.prepare(drawn[0].image)
+    inputs = first_input.new_empty(len(drawn), *first_input.shape[1:])  # filled in place: held once
+    for number, drawing in enumerate(drawn):
+        inputs[number] = network.prepare(drawing.image)[0]
+    return Images(tuple(drawn), inputs, masks, targets)
 
 
 def untrained(network: Network) -> Network:

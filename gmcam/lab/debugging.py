@@ -21,7 +21,7 @@ from gmcam.lab.pictures import Dot
 from gmcam.metrics import share_inside
 from gmcam.network import Network
 
-AT_ONCE = 8  # images in a batch
+AT_ONCE = 2  # images in a batch, so that a laptop's memory is enough
 FIELDS = {
     "network": "Network and weights",
     "slice": "Slice",

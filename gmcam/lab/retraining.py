@@ -33,7 +33,7 @@ def retrained(
     features, kept = _features(new, last, inputs), None if keep is None else _features(new, last, keep)
     names, old = zip(*((name, p.detach().clone()) for name, p in last.named_parameters()), strict=True)
     own = [p.clone().requires_grad_() for p in old]
-    optimiser = torch.optim.LBFGS(own, max_iter=30, history_size=10, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(own, max_iter=30, history_size=3, line_search_fn="strong_wolfe")
 
     def log_probabilities(reader: Network, rows: Tensor, values: Sequence[Tensor]) -> Tensor:
         logits = torch.func.functional_call(last, dict(zip(names, values, strict=True)), (rows,))
@@ -42,8 +42,8 @@ def retrained(
     def loss() -> Tensor:
         optimiser.zero_grad()
         chosen = log_probabilities(joined, features, own).gather(1, indices[:, None].to(features.device))
-        moved = torch.cat([(now - p).flatten() for now, p in zip(own, old, strict=True)])
-        total = pull * moved.square().sum() - chosen.mean()
+        moved = [(now - p).square().sum() for now, p in zip(own, old, strict=True)]
+        total = pull * torch.stack(moved).sum() - chosen.mean()
         if kept is not None:
             before = log_probabilities(network, kept, old)
             change = before - log_probabilities(network, kept, own)
